@@ -1,0 +1,1 @@
+"""The program on a machine that pulls jobs: standard library only, Python 3.8 and later."""

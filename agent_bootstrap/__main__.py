@@ -1,0 +1,74 @@
+"""Start the agent: `python agent.pyz --server URL --machine ID --token-file FILE`.
+
+Every flag may come from the environment instead. The one-time token comes only from a file, which
+is removed as soon as it is read, so it stands in no process list and no environment.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import List, Optional
+
+from agent_bootstrap.interruption import FileWatcher
+from agent_bootstrap.shutdown import end_machine
+from agent_bootstrap.worker import Identity, Worker
+
+
+def main(arguments: Optional[List[str]] = None) -> None:
+    """Run the agent until its machine ends; exits the process."""
+    options = _parser().parse_args(arguments)
+    logging.basicConfig(
+        stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s"
+    )
+    directory = Path(options.dir).resolve()
+    directory.mkdir(parents=True, exist_ok=True)
+    identity = Identity(
+        machine_id=options.machine,
+        token=_take_token(Path(options.token_file)),
+        directory=directory,
+        cache=Path(options.cache).expanduser().resolve(),
+        boot_timeout_s=options.boot_timeout,
+        max_lifetime_s=options.max_lifetime,
+        version=options.version,
+    )
+    worker = Worker(identity, options.server, FileWatcher(directory))
+    end_machine(identity.machine_id, worker.run())
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="agent.pyz", description="Pull jobs and run them here.")
+
+    def add(flag: str, text: str, default: str = "", kind: type = str) -> None:
+        name = "ORCHCTL_" + flag[2:].upper().replace("-", "_")
+        value = os.environ.get(name, default)
+        parser.add_argument(
+            flag, default=value, required=not value, type=kind, help="%s [%s]" % (text, name)
+        )
+
+    cache = os.path.join(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "orchctl", "environments")
+    add("--server", "address of the control plane")
+    add("--machine", "the machine's id")
+    add("--token-file", "file with the one-time token; it is read and removed")
+    add("--dir", "directory to work in", ".")
+    add("--cache", "directory of Python environments, shared by the agents of this host", cache)
+    add("--boot-timeout", "seconds to register in", "600", float)
+    add("--max-lifetime", "seconds to live at most", "86400", float)
+    add("--version", "version of this program, as told to the control plane", "source")
+    return parser
+
+
+def _take_token(path: Path) -> str:
+    try:
+        token = path.read_text(encoding="utf-8").strip()
+        path.unlink()
+    except OSError as error:
+        sys.exit("the token file cannot be read and removed: %s" % error)
+    return token
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,389 @@
+"""The control plane's side of the agent protocol (`agent_bootstrap.wire`): who a machine is, what
+it gets to run, what it reports. A machine can touch only its own leases.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import timedelta
+
+from agent_bootstrap import wire
+from control_plane.core.demand import aged_priority
+from control_plane.core.lifecycle import MACHINE_ENDED
+from control_plane.core.model import (
+    Artifact,
+    Capacity,
+    Job,
+    JobState,
+    Lease,
+    Machine,
+    MachineState,
+    Reason,
+)
+from control_plane.core.policy import PoolPolicy
+from control_plane.core.snapshot import Timing
+from control_plane.errors import Denied, NotFound, OrchctlError, StaleEpoch, Unavailable
+from control_plane.ports import Blobs, Ending
+from control_plane.service import Service, final_state
+from control_plane.tokens import MachineTokens
+
+CLAIM_LIMIT = 32
+"""Jobs handed out in one claim at most: bounds what a lost answer has to send again."""
+
+
+class Gone(OrchctlError):
+    """The machine's record is closed: its agent ends the machine."""
+
+    code = "gone"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentSettings:
+    """How agents are to behave, in seconds; what a pool says comes on top."""
+
+    wait_s: float = 20.0
+    """How long a claim may wait for work. 0 where a waiting request costs money."""
+    poll_s: float = 5.0
+    contact_timeout_s: float = 600.0
+
+
+class Agents:
+    """Answers to agents."""
+
+    def __init__(
+        self,
+        service: Service,
+        blobs: Blobs,
+        tokens: MachineTokens,
+        timing: Timing,
+        settings: AgentSettings,
+    ) -> None:
+        self._service = service
+        self._store = service.store
+        self._clock = service.clock
+        self._blobs = blobs
+        self._tokens = tokens
+        self._timing = timing
+        self._settings = settings
+
+    # ------------------------------------------------------------------------ identity
+
+    def register(self, message: wire.Register) -> wire.Session:
+        """Exchange the proof for a session, once per machine; the same instance may repeat it.
+        Raises `Denied` for a wrong proof or a second instance, `Gone` when the machine is no longer
+        expected, `Unavailable` when it is too early."""
+        machine = self._known(message.machine_id)
+        self._tokens.check_one_time(machine, message.proof.get("token", ""))
+        if machine.registered_at is None:
+            machine = self._admit(machine, message)
+        elif machine.instance != message.instance:
+            self._service.note(
+                "access", machine.id, "a second agent tried to register", code="second-instance"
+            )
+            raise Denied("this machine's agent has registered already")
+        return wire.Session(
+            token=self._tokens.session(machine.id, machine.instance), advice=self._advice(machine)
+        )
+
+    def _admit(self, machine: Machine, message: wire.Register) -> Machine:
+        if machine.state not in (MachineState.LAUNCHING, MachineState.BOOTING):
+            raise Gone(f"machine {machine.id} is {machine.state}, not expected to register")
+        if machine.state is MachineState.LAUNCHING:
+            # An agent can be faster than the record of its own launch. It comes again.
+            raise Unavailable(f"the launch of machine {machine.id} is not recorded yet")
+        now = self._clock.now()
+        registered = replace(
+            machine,
+            state=MachineState.READY,
+            instance=message.instance,
+            registered_at=now,
+            last_beat_at=now,
+            idle_since=now,
+            capacity=_found_capacity(machine, message.found),
+        )
+        registered = self._store.machine_put(
+            registered, expected_version=machine.version, fence=None
+        )
+        self._service.note("machine", machine.id, "registered, ready for work")
+        self._service.changed()
+        return registered
+
+    def authenticate(self, token: str) -> Machine:
+        """The machine a session token belongs to. Raises `Denied`, or `Gone` when its record is
+        closed."""
+        try:
+            machine = self._store.machine_get(self._tokens.machine_id(token))
+        except NotFound as error:
+            raise Denied("unknown machine") from error
+        self._tokens.check_session(machine, token)
+        if machine.state not in (MachineState.READY, MachineState.DRAINING):
+            raise Gone(f"machine {machine.id} is {machine.state}")
+        return machine
+
+    def _known(self, machine_id: str) -> Machine:
+        try:
+            machine = self._store.machine_get(machine_id)
+        except NotFound as error:
+            raise Denied("unknown machine") from error
+        if machine.state in MACHINE_ENDED:
+            raise Gone(f"machine {machine_id} is {machine.state}")
+        return machine
+
+    # ------------------------------------------------------------------------ work
+
+    def claim(self, machine: Machine, message: wire.Claim) -> wire.Claimed:
+        """Lease what fits; leases whose answer was lost are sent again."""
+        now = self._clock.now()
+        leases = self._store.job_leases(machine_id=machine.id)
+        held = set(message.running)
+        again = [lease for lease in leases if f"{lease.job_id}:{lease.epoch}" not in held]
+        jobs = [self._store.job_get(lease.job_id) for lease in again]
+        drain = machine.state is not MachineState.READY
+        if not jobs and not drain:
+            jobs = list(
+                self._store.job_claim(
+                    machine.id,
+                    self._queues(machine),
+                    free_capacity(machine, leases),
+                    limit=max(1, min(message.limit, CLAIM_LIMIT)),
+                    now=now,
+                )
+            )
+        return wire.Claimed(
+            jobs=[_work(job) for job in jobs], drain=drain, advice=self._advice(machine)
+        )
+
+    def beat(self, machine: Machine, message: wire.Beat) -> wire.Beaten:
+        """Note that the machine lives; tell it what to end."""
+        self._store.machine_beat(machine.id, now=self._clock.now())
+        leases = {
+            f"{lease.job_id}:{lease.epoch}": lease
+            for lease in self._store.job_leases(machine_id=machine.id)
+        }
+        cancel = [
+            lease.job_id
+            for lease in leases.values()
+            if self._store.job_get(lease.job_id).cancel_requested
+        ]
+        return wire.Beaten(
+            cancel=cancel,
+            lost=[name for name in message.running if name not in leases],
+            drain=machine.state is not MachineState.READY,
+            advice=self._advice(machine),
+        )
+
+    def start(self, machine: Machine, job_id: str, message: wire.Started) -> None:
+        """A job's command is about to run."""
+        self._own(machine, job_id, message.epoch)
+        self._store.job_start(job_id, message.epoch, now=self._clock.now())
+        self._service.note("job", job_id, f"running on {machine.id}")
+
+    def log(self, machine: Machine, job_id: str, epoch: int, offset: int, data: bytes) -> int:
+        """Add to the log of an attempt and return its size. Raises `StaleEpoch`."""
+        self._own(machine, job_id, epoch)
+        return self._blobs.append(log_key(job_id, epoch), offset, data)
+
+    def artifact(self, machine: Machine, job_id: str, epoch: int, name: str, data: bytes) -> None:
+        """Store one file of an attempt. Raises `StaleEpoch`."""
+        self._own(machine, job_id, epoch)
+        self._blobs.put(artifact_key(job_id, epoch, name), data)
+
+    def source(self, machine: Machine, job_id: str, epoch: int) -> bytes:
+        """The archive of a job's files. Raises `NotFound` when it has none."""
+        job = self._own(machine, job_id, epoch)
+        if job.spec.source is None or not job.spec.source.blob:
+            raise NotFound(f"job {job_id} has no source archive")
+        return self._blobs.get(job.spec.source.blob)
+
+    def finish(self, machine: Machine, job_id: str, message: wire.Finished) -> None:
+        """An attempt has ended. Repeating it changes nothing. Raises `StaleEpoch`."""
+        job = self._store.job_get(job_id)
+        if job.machine_id != machine.id or job.epoch != message.epoch:
+            raise StaleEpoch(f"job {job_id} is not leased to {machine.id} at epoch {message.epoch}")
+        reason = Reason(code=message.outcome, sentence=_ending_sentence(machine, message))
+        final = final_state(job, message.outcome)
+        if final in (None, JobState.EXHAUSTED):
+            self._service.give_back(
+                job,
+                message.epoch,
+                outcome=message.outcome,
+                reason=reason,
+                exit_code=message.exit_code,
+            )
+            return
+        ending = Ending(
+            outcome=message.outcome,
+            exit_code=message.exit_code,
+            reason=reason,
+            artifacts=tuple(
+                Artifact(
+                    name=each.name,
+                    size_bytes=each.size_bytes,
+                    sha256=each.sha256,
+                    blob=artifact_key(job_id, message.epoch, each.name),
+                )
+                for each in message.artifacts
+            ),
+        )
+        self._store.job_finish(job_id, message.epoch, ending, state=final, now=self._clock.now())
+        self._service.note("job", job_id, f"{final}: {reason.sentence}")
+        self._service.changed()
+
+    def _own(self, machine: Machine, job_id: str, epoch: int) -> Job:
+        job = self._store.job_get(job_id)
+        leased = job.state in (JobState.LEASED, JobState.RUNNING)
+        if job.machine_id != machine.id or job.epoch != epoch or not leased:
+            raise StaleEpoch(f"job {job_id} is not leased to {machine.id} at epoch {epoch}")
+        return job
+
+    # ------------------------------------------------------------------------ ending
+
+    def notice(self, machine: Machine, message: wire.Notice) -> None:
+        """The cloud takes this machine: no new job for it, and the loop looks for another."""
+        if message.kind == "rebalance":
+            self._service.note("machine", machine.id, "the cloud hints at an interruption")
+            return
+        at = self._clock.now() + timedelta(seconds=message.seconds_left)
+        sentence = f"{message.kind} interruption announced, {message.seconds_left:.0f} s left"
+        reason = Reason(code="interrupted", sentence=sentence)
+        self._move(replace(machine, state=MachineState.DRAINING, interruption_at=at, reason=reason))
+        self._service.note("machine", machine.id, sentence, code="interruption")
+        self._service.changed()
+
+    def leave(self, machine: Machine, message: wire.Leave) -> wire.Left:
+        """Whether a machine may end itself. First it is closed to new claims, then its leases are
+        looked at, so that no job slips in between."""
+        if message.why == "idle" and self._kept(machine):
+            return wire.Left(agreed=False, why="this machine is to be kept")
+        reason = machine.reason or Reason(code=message.why, sentence=f"left: {message.why}")
+        was_ready = machine.state is MachineState.READY
+        if was_ready:
+            machine = self._move(replace(machine, state=MachineState.DRAINING, reason=reason))
+        if self._store.job_leases(machine_id=machine.id):
+            if was_ready:
+                self._move(replace(machine, state=MachineState.READY, reason=None))
+            return wire.Left(agreed=False, why="it holds a job")
+        # The time is noted as if the provider had been asked: the machine gets that long to end
+        # by itself before it is ended from outside.
+        now = self._clock.now()
+        self._move(
+            replace(machine, state=MachineState.TERMINATING, reason=reason, terminating_at=now)
+        )
+        self._service.note("machine", machine.id, f"ends itself: {message.why}")
+        self._service.changed()
+        return wire.Left(agreed=True)
+
+    def _move(self, machine: Machine) -> Machine:
+        return self._store.machine_put(machine, expected_version=machine.version, fence=None)
+
+    # ------------------------------------------------------------------------ advice
+
+    def _advice(self, machine: Machine) -> wire.Advice:
+        pool = self._pool(machine)
+        idle = pool.idle_timeout_s if pool else 0
+        return wire.Advice(
+            beat_s=self._timing.lease_s / 3,
+            wait_s=self._settings.wait_s,
+            poll_s=self._settings.poll_s,
+            idle_timeout_s=-1.0 if self._kept(machine) else float(idle),
+            contact_timeout_s=self._settings.contact_timeout_s,
+            max_lifetime_s=float(pool.max_lifetime_s if pool else 0),
+        )
+
+    def _kept(self, machine: Machine) -> bool:
+        held = machine.hold_until is not None and machine.hold_until > self._clock.now()
+        return machine.protected or held
+
+    def _pool(self, machine: Machine) -> PoolPolicy | None:
+        try:
+            record = self._store.autoscaler_get(machine.autoscaler)
+        except NotFound:
+            return None
+        return record.policy.pools.get(machine.pool)
+
+    def _queues(self, machine: Machine) -> Sequence[str]:
+        """The queues this machine serves, the most urgent first."""
+        try:
+            policy = self._store.autoscaler_get(machine.autoscaler).policy
+        except NotFound:
+            return ()
+        now = self._clock.now()
+        stats = self._store.queue_stats()
+        ranked = []
+        for queue in policy.queues.values():
+            waits_since = stats[queue.name].oldest_at if queue.name in stats else None
+            if machine.pool not in queue.pools or waits_since is None:
+                continue
+            ranked.append((-aged_priority(queue, waits_since, now), queue.name))
+        return [name for _, name in sorted(ranked)]
+
+
+def log_key(job_id: str, epoch: int) -> str:
+    """Where the log of an attempt is kept."""
+    return f"jobs/{job_id}/{epoch}/log"
+
+
+def artifact_key(job_id: str, epoch: int, name: str) -> str:
+    """Where an artifact of an attempt is kept."""
+    return f"jobs/{job_id}/{epoch}/artifacts/{name}"
+
+
+def free_capacity(machine: Machine, leases: Sequence[Lease]) -> Capacity:
+    """What a machine has left besides what it runs."""
+    free = machine.total
+    for lease in leases:
+        free = free.less(lease.need)
+    return free
+
+
+def _found_capacity(machine: Machine, found: wire.Found) -> Capacity:
+    """What the agent found, on the market the machine was bought on. A machine that has less than
+    was bought is used for what it has; one that has more is used for all of it."""
+    return Capacity(
+        gpus=found.gpus,
+        gpu_name=found.gpu_name or machine.offer.capacity.gpu_name,
+        gpu_memory_gib=found.gpu_memory_gib,
+        cpus=found.cpus,
+        memory_mib=found.memory_mib,
+        disk_gib=found.disk_gib,
+        market=machine.offer.market,
+    )
+
+
+def _work(job: Job) -> wire.Work:
+    spec = job.spec
+    source = wire.SourceRef()
+    if spec.source is not None:
+        source = wire.SourceRef(
+            kind=spec.source.kind,
+            remote=spec.source.remote,
+            commit=spec.source.commit,
+            sha256=spec.source.sha256,
+        )
+    return wire.Work(
+        job_id=job.id,
+        epoch=job.epoch,
+        attempt=job.attempt,
+        command=spec.command,
+        queue=job.queue,
+        name=job.name,
+        env=dict(spec.env),
+        source=source,
+        python=spec.python,
+        requirements=list(spec.requirements),
+        artifacts=list(spec.artifacts),
+        gpus=spec.need.gpus,
+        timeout_s=spec.timeout_s,
+        grace_s=spec.grace_s,
+    )
+
+
+def _ending_sentence(machine: Machine, message: wire.Finished) -> str:
+    if message.reason:
+        return message.reason
+    if message.outcome == "interrupted":
+        return f"machine {machine.id} was interrupted"
+    if message.outcome == "returned":
+        return f"machine {machine.id} gave it back"
+    return f"exit code {message.exit_code}"

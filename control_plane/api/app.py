@@ -1,0 +1,98 @@
+"""The HTTP API: routes, refusals and layers put together."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from pydantic import TypeAdapter
+
+from control_plane.api import auth, problems
+from control_plane.api.deps import ApiDeps, ApiSettings
+from control_plane.api.edge import Edge
+from control_plane.api.idempotency import Idempotency
+from control_plane.api.routes import (
+    agent,
+    autoscalers,
+    costs,
+    events,
+    health,
+    jobs,
+    machines,
+    queues,
+)
+
+__all__ = ["ApiDeps", "ApiSettings", "bare_app", "create_app"]
+
+TITLE = "orchctl"
+API_VERSION = "1"
+"""Of the interface, not of the program: a release that changes nothing here keeps it."""
+OPENAPI_PATH = "/v1/openapi.json"
+
+_ROUTERS = (
+    health.router,
+    autoscalers.router,
+    queues.router,
+    jobs.router,
+    machines.router,
+    costs.router,
+    events.router,
+    auth.router,
+)
+_PROBLEM = {"$ref": "#/components/schemas/Problem"}
+_REFUSALS: dict[int | str, dict[str, Any]] = {
+    status: {"description": words, "content": {problems.MEDIA_TYPE: {"schema": _PROBLEM}}}
+    for status, words in (("4XX", "Refused; the body says why."), ("5XX", "Try again later."))
+}
+
+
+def create_app(deps: ApiDeps) -> FastAPI:
+    """The app of one server."""
+    app = bare_app()
+    app.state.deps = deps
+    if deps.mount_dashboard is not None:
+        deps.mount_dashboard(app, deps)
+    # What is added last comes first.
+    app.add_middleware(Idempotency, deps.store, deps.clock)
+    app.add_middleware(Edge, deps.settings, deps.clock)
+    return app
+
+
+def bare_app() -> FastAPI:
+    """The routes alone: enough to describe the interface, not to serve it."""
+    app = FastAPI(
+        title=TITLE,
+        version=API_VERSION,
+        openapi_url=OPENAPI_PATH,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        responses=_REFUSALS,
+    )
+    problems.install(app)
+    for router in _ROUTERS:
+        app.include_router(router)
+    app.router.routes.extend(agent.ROUTES)
+    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
+    return app
+
+
+def _openapi(app: FastAPI) -> dict[str, Any]:
+    if app.openapi_schema is None:
+        schema = get_openapi(
+            title=app.title,
+            version=app.version,
+            summary="Queues, jobs, machines and what they cost.",
+            routes=app.routes,
+        )
+        parts = schema.setdefault("components", {})
+        problem = TypeAdapter(problems.Problem).json_schema(
+            mode="serialization", ref_template="#/components/schemas/{model}"
+        )
+        parts["schemas"] |= problem.pop("$defs")
+        parts["schemas"]["Problem"] = problem
+        parts["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+        schema["security"] = [{"token": []}]
+        app.openapi_schema = schema
+    return app.openapi_schema

@@ -1,0 +1,75 @@
+"""What the API is built from, handed in by the wiring."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, FastAPI, Request
+
+from control_plane.agents import Agents
+from control_plane.api.changes import Changes
+from control_plane.core.policy import Autoscaler
+from control_plane.fleet import Fleet
+from control_plane.ports import Blobs, Clock, PriceBook, Store
+from control_plane.service import Service
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApiSettings:
+    """What differs between servers."""
+
+    server_id: str
+    """Sessions of one server are no good at another."""
+    admin_token_hash: str
+    """SHA-256 of the admin token, in lower-case hex."""
+    cursor_secret: bytes
+    """Signs cursors and sessions; at least 32 bytes."""
+    version: str
+    allowed_hosts: tuple[str, ...] = ()
+    """Host names a request may name, against DNS rebinding; empty = any."""
+
+    def __post_init__(self) -> None:
+        if len(self.cursor_secret) < 32:
+            raise ValueError("the cursor secret needs at least 32 bytes")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApiDeps:
+    """Everything a route may use."""
+
+    store: Store
+    blobs: Blobs
+    clock: Clock
+    service: Service
+    agents: Agents
+    fleet: Fleet
+    prices: PriceBook
+    settings: ApiSettings
+    bundle: Callable[[], bytes]
+    """The one-file agent that machines download."""
+    preview: Callable[[Autoscaler], str]
+    """What a policy would do right now, as one sentence."""
+    changes: Changes | None = None
+    """What long polls wait on; None = they answer at once. `Service.changed` must notify it."""
+    mount_dashboard: Callable[[FastAPI, ApiDeps], None] | None = None
+
+
+async def _deps(request: Request) -> ApiDeps:
+    return deps_of(request)
+
+
+async def _actor(request: Request) -> str:
+    return str(request.state.actor)
+
+
+def deps_of(request: Request) -> ApiDeps:
+    """What the app of this request was built from."""
+    deps: ApiDeps = request.app.state.deps
+    return deps
+
+
+Deps = Annotated[ApiDeps, Depends(_deps)]
+Actor = Annotated[str, Depends(_actor)]
+"""Who sent the request, for the event log."""

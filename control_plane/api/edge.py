@@ -1,0 +1,168 @@
+"""What every request passes first and every answer last: host, size, identity; headers, faults.
+
+Deny by default: a path needs a known identity unless it is named here, so a new route is closed
+until somebody opens it.
+"""
+
+from __future__ import annotations
+
+import html
+import logging
+import secrets
+
+from starlette.datastructures import MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from control_plane.api import problems
+from control_plane.api.auth import Auth
+from control_plane.api.deps import ApiSettings
+from control_plane.api.problems import TooLarge, Unauthenticated
+from control_plane.errors import InvalidInput, OrchctlError
+from control_plane.ports import Clock
+
+PUBLIC = frozenset({"/v1/health", "/login"})
+"""Paths that need no identity."""
+AGENTS = "/v1/agent/"
+"""Below it, the routes themselves ask for a machine's session; its proof and the one-file agent
+stand before there can be one."""
+
+JSON_MAX_BYTES = 10 * 2**20
+BYTES_MAX_BYTES = 64 * 2**20
+"""Of a source archive, an artifact or a piece of a log: held in memory while it is stored."""
+
+_HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; "
+        "object-src 'none'"
+    ),
+    # Not `no-referrer`: with it browsers send `Origin: null`, and our own forms look foreign.
+    "Referrer-Policy": "same-origin",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+}
+
+_log = logging.getLogger(__name__)
+
+
+class Edge:
+    """The outermost layer of the app."""
+
+    def __init__(self, app: ASGIApp, settings: ApiSettings, clock: Clock) -> None:
+        self._app = app
+        self._auth = Auth(settings, clock)
+        self._hosts = frozenset(host.lower() for host in settings.allowed_hosts)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        answer = _Answer(send, head=scope["method"] == "HEAD")
+        if answer.head:
+            scope = {**scope, "method": "GET"}
+        request = Request(scope)
+        limit = _limit(request)
+        try:
+            self._admit(request, limit)
+            await self._app(scope, _counted(receive, limit), answer)
+        except Exception as error:
+            if answer.started:
+                raise
+            await _refusal(request, error)(scope, receive, answer)
+
+    def _admit(self, request: Request, limit: int) -> None:
+        self._check_host(request)
+        request.state.actor = "" if _is_open(request.url.path) else self._auth.actor(request)
+        length = request.headers.get("content-length", "")
+        if length.isdecimal() and int(length[:12]) > limit:
+            raise _too_large(limit)
+
+    def _check_host(self, request: Request) -> None:
+        if self._hosts and _host_name(request.headers.get("host", "")) not in self._hosts:
+            raise InvalidInput(
+                "this server does not answer to that host name",
+                fix="use the address that the server printed when it started",
+            )
+
+
+class _Answer:
+    """Sends an answer with the headers that all have, and without a body for HEAD."""
+
+    def __init__(self, send: Send, *, head: bool) -> None:
+        self._send = send
+        self.head = head
+        self.started = False
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.started = True
+            headers = MutableHeaders(scope=message)
+            for name, value in _HEADERS.items():
+                headers.setdefault(name, value)
+            headers.setdefault("Cache-Control", "no-store")
+        elif message["type"] == "http.response.body" and self.head:
+            message = {**message, "body": b""}
+        await self._send(message)
+
+
+def _refusal(request: Request, error: Exception) -> Response:
+    if isinstance(error, Unauthenticated) and _wants_page(request):
+        return _please_log_in(error)
+    if isinstance(error, OrchctlError):
+        return problems.of_error(error)
+    if isinstance(error, HTTPException):
+        return problems.of_http(error)
+    error_id = secrets.token_hex(6)
+    _log.error("%s: %s %s failed", error_id, request.method, request.url.path, exc_info=error)
+    return problems.unexpected(error_id)
+
+
+def _is_open(path: str) -> bool:
+    return path in PUBLIC or path.startswith(AGENTS)
+
+
+def _limit(request: Request) -> int:
+    raw = request.url.path.startswith(("/v1/blobs/", f"{AGENTS}jobs/"))
+    return BYTES_MAX_BYTES if raw else JSON_MAX_BYTES
+
+
+def _counted(receive: Receive, limit: int) -> Receive:
+    size = 0
+
+    async def counted() -> Message:
+        nonlocal size
+        message = await receive()
+        size += len(message.get("body", b""))
+        if size > limit:
+            # As the framework's own exception, because that one alone passes its body reader.
+            raise HTTPException(413, _too_large(limit).message)
+        return message
+
+    return counted
+
+
+def _too_large(limit: int) -> TooLarge:
+    return TooLarge(f"the body is larger than {limit // 2**20} MiB")
+
+
+def _host_name(host: str) -> str:
+    name = host.lower()
+    return name.partition("]")[0] + "]" if name.startswith("[") else name.partition(":")[0]
+
+
+def _wants_page(request: Request) -> bool:
+    is_api = request.url.path.startswith("/v1/")
+    return not is_api and "text/html" in request.headers.get("accept", "")
+
+
+def _please_log_in(error: OrchctlError) -> Response:
+    return HTMLResponse(
+        "<!doctype html><html lang=en><meta charset=utf-8><title>orchctl: log in</title>"
+        f"<h1>Log in</h1><p>{html.escape(error.message)}. "
+        "Open the link that <code>orchctl up</code> printed: it ends in "
+        "<code>/login?token=…</code></p></html>",
+        401,
+    )

@@ -1,0 +1,59 @@
+"""Long polls: look, sleep until something changed, look again; without holding a thread."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TypeVar
+
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+
+from control_plane.api.changes import Changes
+
+RECHECK_S = 5.0
+"""A look after this long even without a change: some things come with time alone, such as a job's
+`not_before`, and a change in another process wakes nobody here."""
+
+T = TypeVar("T")
+
+
+async def poll(
+    request: Request,
+    changes: Changes | None,
+    look: Callable[[], T],
+    *,
+    wait_s: Callable[[T], float],
+) -> T:
+    """Call `look` in a thread until `wait_s` of what it found is used up (0 = this is it).
+
+    Ends early when the client hangs up or the server goes down, and after the first look when there
+    is nothing to wait on. The request's body must have been read before."""
+    loop = asyncio.get_running_loop()
+    start = loop.time()
+    gone = asyncio.create_task(_hung_up(request))
+    try:
+        while True:
+            seen = changes.generation if changes else 0
+            found = await run_in_threadpool(look)
+            left = start + wait_s(found) - loop.time()
+            if changes is None or changes.closed or left <= 0 or gone.done():
+                return found
+            await _change(changes, seen, min(left, RECHECK_S), gone)
+            if gone.done():
+                return found
+    finally:
+        gone.cancel()
+
+
+async def _change(changes: Changes, seen: int, timeout_s: float, gone: asyncio.Task[None]) -> None:
+    waiter = asyncio.create_task(changes.wait(timeout_s, since=seen))
+    try:
+        await asyncio.wait({waiter, gone}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        waiter.cancel()
+
+
+async def _hung_up(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

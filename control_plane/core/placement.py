@@ -1,0 +1,222 @@
+"""What to buy: offers ranked by price per job, within the caps, around what is refused and resting.
+
+A launch carries its whole ranked choice, so a capacity error moves on to the next type, zone,
+region, market or cloud in the same tick, and the caps were checked for every one of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from control_plane.core import reasons
+from control_plane.core.budget import Caps
+from control_plane.core.cooldowns import rests
+from control_plane.core.demand import Demand, Unmet
+from control_plane.core.model import Cooldown, Market, Need, Offer, Reason, breaker_key
+from control_plane.core.plan import Launch, Refusal
+from control_plane.core.policy import PoolPolicy
+from control_plane.core.recovery import Recovery, unknown_places
+from control_plane.core.schedule import open_windows
+from control_plane.core.snapshot import Snapshot
+from control_plane.core.supply import Rank
+
+FALLBACKS_MAX = 12
+"""Offers tried in one tick for one machine. Every one that is refused costs a cloud call, and what
+twelve places refuse the thirteenth seldom has; the next tick starts with fresh cool-downs."""
+
+
+@dataclass(slots=True)
+class Placement:
+    """What is bought, and what is not and why."""
+
+    launches: list[Launch] = field(default_factory=list)
+    refusals: list[Refusal] = field(default_factory=list)
+
+
+class Shop:
+    """Buys for one plan: knows what is available, what the caps leave, and which ids are unused."""
+
+    def __init__(self, snapshot: Snapshot, recovery: Recovery, caps: Caps) -> None:
+        self._snapshot = snapshot
+        self._caps = caps
+        self._ids: Iterator[str] = iter(snapshot.new_machine_ids)
+        self._closed = _closed_pools(snapshot)
+        self._books_wrong = recovery.books_wrong
+        self._available: dict[str, tuple[list[Offer], Reason | None]] = {}
+        self.launches: list[Launch] = []
+
+    def buy(self, pool: PoolPolicy, need: Need, jobs: int, why: Reason) -> Launch | Reason:
+        """Buy one machine of a pool for up to `jobs` jobs of one need, or say why not."""
+        refused = self._refuse_pool(pool) or self._caps.refuse_machine(pool)
+        if refused:
+            return refused
+        offers, nothing = self._offers(pool)
+        fitting = [offer for offer in offers if offer.capacity.fits(need)]
+        if not fitting:
+            return nothing or reasons.nothing_fits(pool, need)
+        refusals = [self._caps.refuse_offer(pool, offer) for offer in fitting]
+        affordable = [o for o, no in zip(fitting, refusals, strict=True) if no is None]
+        if not affordable:
+            # The cheapest offer came nearest to being bought; its refusal is the one to read.
+            cheapest = min(range(len(fitting)), key=lambda i: (fitting[i].price_usd_hour, i))
+            return refusals[cheapest] or reasons.nothing_fits(pool, need)
+        ranked = tuple(sorted(affordable, key=_price_per_job(need, jobs))[:FALLBACKS_MAX])
+        machine_id = next(self._ids)
+        launch = Launch(
+            machine_id=machine_id,
+            pool=pool.name,
+            offers=ranked,
+            reason=reasons.chosen(why, ranked[0], len(affordable)),
+        )
+        self._caps.take(pool, ranked)
+        self.launches.append(launch)
+        return launch
+
+    def _refuse_pool(self, pool: PoolPolicy) -> Reason | None:
+        if self._snapshot.deleting:
+            return reasons.deleting(self._snapshot.policy.name)
+        if self._snapshot.paused:
+            return reasons.paused(self._snapshot.policy.name)
+        return self._books_wrong or self._caps.used_up() or self._closed.get(pool.name)
+
+    def _offers(self, pool: PoolPolicy) -> tuple[list[Offer], Reason | None]:
+        """A pool's offers that can be tried now, and if there are none, why."""
+        if pool.name not in self._available:
+            accepted = [offer for offer in self._snapshot.offers if pool.accepts(offer)]
+            if not accepted:
+                self._available[pool.name] = ([], reasons.dead_pool(pool))
+            else:
+                self._available[pool.name] = self._not_resting(pool, accepted)
+        return self._available[pool.name]
+
+    def _not_resting(
+        self, pool: PoolPolicy, accepted: Sequence[Offer]
+    ) -> tuple[list[Offer], Reason | None]:
+        unknown = unknown_places(self._snapshot)
+        answering = [
+            offer
+            for offer in accepted
+            if not {"*", offer.region, offer.zone} & unknown.get(offer.provider, frozenset())
+        ]
+        if not answering:
+            return [], reasons.places_unknown(pool)
+        resting = _Resting(self._snapshot)
+        available = [offer for offer in answering if resting.until(pool, offer) is None]
+        if available:
+            return available, None
+        return [], resting.reason(pool, answering)
+
+
+class _Resting:
+    """Which offers rest after a refusal or a boot failure."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        self._now = snapshot.now
+        self._limit = snapshot.timing.breaker_failures
+        self._cooldowns = {rest.key: rest for rest in snapshot.cooldowns}
+
+    def until(self, pool: PoolPolicy, offer: Offer) -> datetime | None:
+        """When this offer may be tried again; None = now."""
+        found = [rest.until for rest in self._rests(pool, offer)]
+        return max(found, default=None)
+
+    def reason(self, pool: PoolPolicy, offers: Sequence[Offer]) -> Reason:
+        """Why every one of these offers rests, told by the one that is back first."""
+        soonest = min(
+            (max(self._rests(pool, offer), key=lambda rest: rest.until) for offer in offers),
+            key=lambda rest: (rest.until, rest.key),
+        )
+        return reasons.all_resting(pool, len(offers), soonest, self._now)
+
+    def _rests(self, pool: PoolPolicy, offer: Offer) -> list[Cooldown]:
+        found = rests(offer, self._cooldowns, self._now)
+        broken = self._cooldowns.get(breaker_key(pool.name, offer))
+        if broken is not None and broken.until > self._now and broken.count >= self._limit:
+            found.append(broken)
+        return found
+
+
+def place(snapshot: Snapshot, recovery: Recovery, demand: Demand, caps: Caps) -> Placement:
+    """Buy for what is unmet, then for the machines that are to be kept warm."""
+    shop = Shop(snapshot, recovery, caps)
+    refusals = [
+        refusal for unmet in demand.unmet for refusal in _buy_for(shop, snapshot, demand, unmet)
+    ]
+    refusals += _keep_warm(shop, snapshot, recovery)
+    return Placement(launches=shop.launches, refusals=refusals)
+
+
+def _buy_for(shop: Shop, snapshot: Snapshot, demand: Demand, unmet: Unmet) -> list[Refusal]:
+    group, left = unmet.group, unmet.count
+    tally = demand.tallies[group.queue]
+    why = reasons.jobs_wait(group, snapshot.now)
+    refused: list[Reason] = []
+    for name in snapshot.policy.queues[group.queue].pools:
+        pool = snapshot.policy.pools[name]
+        left -= _fill(demand, pool, group.need, left)
+        while left > 0:
+            bought = shop.buy(pool, group.need, left, why)
+            if isinstance(bought, Reason):
+                refused.append(bought)
+                break
+            demand.supply.add(pool.name, Rank.NEW, bought.machine_id, bought.offers[0].capacity)
+            left -= _fill(demand, pool, group.need, left)
+    tally.bought_for += unmet.count - left
+    tally.left += left
+    if left == 0:
+        return []
+    return [Refusal(subject=group.queue, wanted=left, reason=no) for no in refused]
+
+
+def _fill(demand: Demand, pool: PoolPolicy, need: Need, jobs: int) -> int:
+    taken = demand.supply.take(pool.name, need, jobs)
+    return sum(sum(machines.values()) for machines in taken.values())
+
+
+def _keep_warm(shop: Shop, snapshot: Snapshot, recovery: Recovery) -> list[Refusal]:
+    refusals = []
+    for pool in snapshot.policy.pools.values():
+        wanted, why = warm_machines(pool, snapshot.now)
+        there = sum(machine.pool == pool.name for machine in recovery.serving)
+        there += sum(launch.pool == pool.name for launch in shop.launches)
+        for missing in range(wanted - there, 0, -1):
+            bought = shop.buy(pool, Need(), 1, why)
+            if isinstance(bought, Reason):
+                refusals.append(Refusal(subject=pool.name, wanted=missing, reason=bought))
+                break
+    return refusals
+
+
+def warm_machines(pool: PoolPolicy, now: datetime) -> tuple[int, Reason]:
+    """How many machines a pool keeps whatever waits, and why."""
+    best, why = pool.machines.low, reasons.minimum(pool)
+    for opened in open_windows(pool.warm, now):
+        if opened.window.machines > best:
+            best, why = opened.window.machines, reasons.warm(pool, opened.window, opened.until)
+    return best, why
+
+
+def _closed_pools(snapshot: Snapshot) -> dict[str, Reason]:
+    closed = {}
+    for pool in snapshot.policy.pools.values():
+        for opened in open_windows(pool.closed, snapshot.now):
+            closed[pool.name] = reasons.closed(pool, opened.until)
+    return closed
+
+
+def _price_per_job(need: Need, jobs: int) -> Callable[[Offer], tuple[object, ...]]:
+    """The rank of an offer: spot before on-demand (a pool that may buy both is spot-first), then
+    the price for each job it would run at once, then the smaller bill."""
+
+    def rank(offer: Offer) -> tuple[object, ...]:
+        at_once = min(jobs, offer.capacity.count(need)) or 1
+        return (
+            offer.market is Market.ON_DEMAND,
+            offer.price_usd_hour / at_once,
+            offer.price_usd_hour,
+            offer.key,
+        )
+
+    return rank

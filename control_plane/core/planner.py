@@ -1,0 +1,54 @@
+"""`plan(snapshot)`: what to do now, and why. Pure: the same snapshot always gives the same plan."""
+
+from __future__ import annotations
+
+from control_plane.core import reasons
+from control_plane.core.budget import Caps
+from control_plane.core.demand import Demand, demand
+from control_plane.core.placement import place
+from control_plane.core.plan import Plan, Report
+from control_plane.core.recovery import recover
+from control_plane.core.retirement import retire
+from control_plane.core.snapshot import Snapshot
+
+
+def plan(snapshot: Snapshot) -> Plan:
+    """Repair the books, put waiting jobs on what is there, end what is not needed, buy the rest."""
+    caps = Caps(snapshot)
+    repaired = recover(snapshot)
+    wanted = demand(snapshot, repaired)
+    retired = retire(snapshot, repaired, wanted, caps)
+    bought = place(snapshot, repaired, wanted, caps)
+    return Plan(
+        autoscaler=snapshot.policy.name,
+        at=snapshot.now,
+        generation=snapshot.generation,
+        launches=tuple(bought.launches),
+        resumes=tuple(repaired.resumes),
+        adoptions=tuple(repaired.adoptions),
+        requeues=tuple(repaired.requeues),
+        marks=(*repaired.marks, *retired.marks),
+        holds=tuple(retired.holds),
+        terminations=(*repaired.terminations, *retired.terminations),
+        reaps=tuple(repaired.reaps),
+        refusals=(*repaired.refusals, *bought.refusals),
+        reports=_reports(wanted),
+    )
+
+
+def _reports(wanted: Demand) -> tuple[Report, ...]:
+    return tuple(
+        Report(
+            subject=queue,
+            reason=reasons.queue_report(
+                queue,
+                waiting=tally.waiting,
+                ripe=tally.ripe,
+                ready=tally.on_ready,
+                booting=tally.on_booting,
+                bought_for=tally.bought_for,
+                left=tally.left,
+            ),
+        )
+        for queue, tally in sorted(wanted.tallies.items())
+    )

@@ -1,0 +1,153 @@
+"""Which machines are no longer needed: idle, past their life, over budget, superfluous.
+
+A machine that waiting jobs will use is never idle; a machine that holds a lease is drained, not
+ended, unless its hard limit has passed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from control_plane.core import reasons
+from control_plane.core.budget import Caps
+from control_plane.core.demand import Demand
+from control_plane.core.lifecycle import COUNTED
+from control_plane.core.model import Machine, MachineState, Reason
+from control_plane.core.placement import warm_machines
+from control_plane.core.plan import Hold, Mark, Terminate
+from control_plane.core.policy import AtLimit, PoolPolicy
+from control_plane.core.recovery import Recovery
+from control_plane.core.schedule import open_windows
+from control_plane.core.snapshot import Snapshot
+
+HOLD_S = 1800
+"""A hold lasts this long and is renewed at half of it: when the control plane dies, a kept machine
+goes idle like any other instead of running for ever."""
+
+
+@dataclass(slots=True)
+class Retirement:
+    """Machines to keep, to drain, to end."""
+
+    marks: list[Mark] = field(default_factory=list)
+    holds: list[Hold] = field(default_factory=list)
+    terminations: list[Terminate] = field(default_factory=list)
+
+
+def retire(snapshot: Snapshot, recovery: Recovery, demand: Demand, caps: Caps) -> Retirement:
+    """Look at every machine that serves, and at those that drain."""
+    result = Retirement()
+    leased = {lease.machine_id for lease in snapshot.leases}
+    held = _held(snapshot, recovery, leased, result)
+    superfluous = _superfluous(snapshot, recovery, leased)
+    used_up = caps.used_up() if snapshot.policy.budget.at_limit is AtLimit.DRAIN else None
+    for machine in recovery.serving:
+        if machine.state is not MachineState.READY:
+            continue
+        drain = _drain_reason(snapshot, machine) or superfluous.get(machine.id) or used_up
+        if drain:
+            result.marks.append(
+                Mark(machine_id=machine.id, state=MachineState.DRAINING, reason=drain)
+            )
+        elif machine.id not in leased | demand.used | held and not machine.protected:
+            _end_if_idle(snapshot, machine, result)
+    _end_drained(snapshot, recovery, leased, result)
+    return result
+
+
+def _drain_reason(snapshot: Snapshot, machine: Machine) -> Reason | None:
+    pool = snapshot.policy.pools.get(machine.pool)
+    if snapshot.deleting:
+        return reasons.deleting(snapshot.policy.name)
+    if pool is None:
+        return reasons.pool_removed(machine)
+    since = machine.launched_at or machine.planned_at
+    if snapshot.now - since >= timedelta(seconds=pool.max_lifetime_s):
+        return reasons.max_lifetime(machine, pool)
+    return None
+
+
+def _end_if_idle(snapshot: Snapshot, machine: Machine, result: Retirement) -> None:
+    pool = snapshot.policy.pools[machine.pool]
+    since = machine.idle_since or machine.registered_at
+    if since is None:
+        return
+    idle = snapshot.now - since
+    if idle >= timedelta(seconds=pool.idle_timeout_s + snapshot.timing.idle_grace_s):
+        reason = reasons.idle(machine, int(idle.total_seconds()), pool.idle_timeout_s)
+        result.terminations.append(Terminate(machine_id=machine.id, reason=reason))
+
+
+def _end_drained(
+    snapshot: Snapshot, recovery: Recovery, leased: set[str], result: Retirement
+) -> None:
+    settled = {mark.machine_id for mark in recovery.marks}
+    for machine in snapshot.machines:
+        if machine.state is not MachineState.DRAINING or machine.id in settled:
+            continue
+        if machine.id not in leased:
+            reason = machine.reason or reasons.ended(machine)
+            result.terminations.append(Terminate(machine_id=machine.id, reason=reason))
+        elif _past_hard_limit(snapshot, machine):
+            pool = snapshot.policy.pools[machine.pool]
+            reason = reasons.max_lifetime(machine, pool)
+            result.terminations.append(Terminate(machine_id=machine.id, reason=reason, hard=True))
+
+
+def _past_hard_limit(snapshot: Snapshot, machine: Machine) -> bool:
+    pool = snapshot.policy.pools.get(machine.pool)
+    if pool is None:
+        return False
+    limit = timedelta(seconds=pool.max_lifetime_s + snapshot.timing.lifetime_grace_s)
+    return snapshot.now - (machine.launched_at or machine.planned_at) >= limit
+
+
+def _superfluous(snapshot: Snapshot, recovery: Recovery, leased: set[str]) -> dict[str, Reason]:
+    """Machines beyond a pool's maximum (it was lowered): the idle ones go first, then the
+    youngest."""
+    found: dict[str, Reason] = {}
+    for pool in snapshot.policy.pools.values():
+        counted = [m for m in snapshot.machines if m.pool == pool.name and m.state in COUNTED]
+        ready = [
+            m for m in recovery.serving if m.pool == pool.name and m.state is MachineState.READY
+        ]
+        going = sum(m.state is MachineState.DRAINING for m in counted)
+        excess = len(counted) - going - pool.machines_max
+        order = sorted(ready, key=lambda m: (m.id in leased, -m.planned_at.timestamp(), m.id))
+        for machine in order[: max(0, excess)]:
+            found[machine.id] = reasons.superfluous(pool, len(counted))
+    return found
+
+
+def _held(snapshot: Snapshot, recovery: Recovery, leased: set[str], result: Retirement) -> set[str]:
+    """The machines that a minimum or a warm window keeps; holds are written where they change."""
+    kept: set[str] = set()
+    for pool in snapshot.policy.pools.values():
+        wanted, why = _wanted(snapshot, pool)
+        mine = [machine for machine in recovery.serving if machine.pool == pool.name]
+        # Those held already come first, so that the choice does not wander from tick to tick.
+        mine.sort(key=lambda m: (m.hold_until is None, m.id not in leased, m.planned_at, m.id))
+        kept.update(machine.id for machine in mine[:wanted])
+        for machine in mine[:wanted]:
+            _renew(snapshot.now, machine, why, result)
+        for machine in mine[wanted:]:
+            _release(machine, why, result)
+    return kept
+
+
+def _wanted(snapshot: Snapshot, pool: PoolPolicy) -> tuple[int, Reason]:
+    wanted, why = warm_machines(pool, snapshot.now)
+    resting = snapshot.paused or snapshot.deleting or open_windows(pool.closed, snapshot.now)
+    return (0 if resting else wanted), why
+
+
+def _renew(now: datetime, machine: Machine, why: Reason, result: Retirement) -> None:
+    until = now + timedelta(seconds=HOLD_S)
+    if machine.hold_until is None or until - machine.hold_until >= timedelta(seconds=HOLD_S / 2):
+        result.holds.append(Hold(machine_id=machine.id, until=until, reason=why))
+
+
+def _release(machine: Machine, why: Reason, result: Retirement) -> None:
+    if machine.hold_until is not None:
+        result.holds.append(Hold(machine_id=machine.id, until=None, reason=why))

@@ -1,0 +1,513 @@
+"""Carrying out a plan. Every step is durable before the call that depends on it, every call may be
+repeated, and one row that fails never stops the others.
+
+The order of writes is the crash story: intent, call, record. A crash between any two of them leaves
+a row that the next tick finishes with the same idempotency key (`core/recovery.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from concurrent.futures import Executor as Pool
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+
+from control_plane.core import reasons
+from control_plane.core.cooldowns import next_boot_failure, next_rest, rest_key, rests
+from control_plane.core.lifecycle import MACHINE_ENDED
+from control_plane.core.model import (
+    Cooldown,
+    ErrorClass,
+    Machine,
+    MachineState,
+    PriceInterval,
+    Reason,
+)
+from control_plane.core.plan import (
+    Action,
+    Adopt,
+    Hold,
+    Launch,
+    Mark,
+    Plan,
+    Reap,
+    Requeue,
+    Resume,
+    Terminate,
+    planned_machine,
+)
+from control_plane.core.policy import Autoscaler, CloudPolicy
+from control_plane.core.snapshot import Timing
+from control_plane.errors import Conflict, FencedOut, NotFound, ProviderError, StaleEpoch
+from control_plane.observe import machine_ref
+from control_plane.ports import (
+    BootSettings,
+    Fence,
+    Launched,
+    LaunchRequest,
+    MachineRef,
+    Provider,
+)
+from control_plane.service import Service
+from control_plane.tokens import MachineTokens
+
+UNCLEAR_TRIES = 5
+"""Repeats of one launch with one key after unclear answers; then the next offer is tried. If the
+first one came to something after all, it carries our label and is reaped."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LaunchSettings:
+    """What a new machine is told."""
+
+    server_url: str
+    """Where its agent reaches the control plane."""
+    agent_sha256: str
+
+
+@dataclass(slots=True)
+class Done:
+    """What one execution came to."""
+
+    actions: int = 0
+    errors: list[str] = field(default_factory=list)
+    unsettled: bool = False
+    """Something is on its way: look again soon rather than in a minute."""
+
+
+def no_checkpoint(name: str) -> None:
+    """Where a crash test stops the program; otherwise nothing."""
+
+
+class Executor:
+    """Carries out the plans of one controller."""
+
+    def __init__(
+        self,
+        service: Service,
+        providers: Mapping[str, Provider],
+        tokens: MachineTokens,
+        settings: LaunchSettings,
+        timing: Timing,
+        pool: Pool,
+        checkpoint: Callable[[str], None] = no_checkpoint,
+    ) -> None:
+        """`pool` runs cloud calls side by side; `checkpoint` is called at every boundary of the
+        crash story with its name."""
+        self._service = service
+        self._store = service.store
+        self._clock = service.clock
+        self._providers = providers
+        self._tokens = tokens
+        self._settings = settings
+        self._timing = timing
+        self._pool = pool
+        self._checkpoint = checkpoint
+
+    def execute(self, plan: Plan, policy: Autoscaler, *, fleet: str, fence: Fence) -> Done:
+        """Carry out every action. Raises `FencedOut` as soon as another controller has taken over;
+        everything else that goes wrong is in the result."""
+        run = _Run(self, policy, fleet, fence)
+        for action in plan.actions():
+            if not isinstance(action, (Launch, Resume)):
+                run.settle(action)
+        intents = [run.intend(launch) for launch in plan.launches]
+        self._checkpoint("intents-committed")
+        calls = [action.machine_id for action in plan.resumes]
+        calls += [machine_id for machine_id in intents if machine_id]
+        for call in [self._pool.submit(run.launch, machine_id) for machine_id in calls]:
+            call.result()
+        if run.fenced_out:
+            raise FencedOut("another controller has taken over")
+        return run.done
+
+
+class _Run:
+    """One plan being carried out."""
+
+    def __init__(self, parts: Executor, policy: Autoscaler, fleet: str, fence: Fence) -> None:
+        self.parts = parts
+        self.policy = policy
+        self.fleet = fleet
+        self.fence = fence
+        self.done = Done()
+        self.fenced_out = False
+
+    # ---------------------------------------------------------------------- isolation
+
+    def settle(self, action: Action) -> None:
+        """Carry out one action that buys nothing; what goes wrong stays in its row."""
+        self._guarded(self._subject(action), lambda: self._act(action))
+
+    def launch(self, machine_id: str) -> None:
+        """Take one launch as far as it goes in this tick."""
+        self._guarded(machine_id, lambda: self._launch(machine_id))
+
+    def intend(self, launch: Launch) -> str:
+        """Make the intent of a launch durable and return the machine's id; empty when it failed."""
+        machine = planned_machine(launch, self.policy.name, self._now())
+        made: list[str] = []
+
+        def write() -> None:
+            self.parts._store.machine_put(machine, expected_version=0, fence=self.fence)
+            made.append(machine.id)
+            self._note("machine", machine.id, f"planned: {launch.reason.sentence}")
+            self.parts._checkpoint("intent-written")
+
+        self._guarded(machine.id, write)
+        return machine.id if made else ""
+
+    def _guarded(self, subject: str, act: Callable[[], None]) -> None:
+        if self.fenced_out:
+            return
+        try:
+            act()
+            self.done.actions += 1
+        except FencedOut:
+            self.fenced_out = True
+        except (Conflict, NotFound):
+            # The row changed since the snapshot was read; the next tick decides on what it is now.
+            self.done.unsettled = True
+        except Exception as error:  # noqa: BLE001 - one bad row must never stop the others
+            self.done.errors.append(f"{subject}: {type(error).__name__}: {error}")
+            self._note("error", subject, f"{type(error).__name__}: {error}", code="action-failed")
+
+    # ---------------------------------------------------------------------- actions
+
+    def _act(self, action: Action) -> None:
+        match action:
+            case Adopt():
+                self._adopt(action)
+            case Mark():
+                self._mark(action)
+            case Requeue():
+                self._requeue(action)
+            case Hold():
+                machine = self.parts._store.machine_get(action.machine_id)
+                self._put(replace(machine, hold_until=action.until))
+            case Terminate():
+                self._terminate(action)
+            case Reap():
+                self._reap(action)
+            case Launch() | Resume():
+                self.launch(action.machine_id)
+
+    def _subject(self, action: Action) -> str:
+        return action.job_id if isinstance(action, Requeue) else action.machine_id
+
+    def _adopt(self, action: Adopt) -> None:
+        machine = self.parts._store.machine_get(action.machine_id)
+        launched = replace(
+            machine, provider_id=action.provider_id, launched_at=action.created_at, operation=""
+        )
+        if machine.state is MachineState.LAUNCHING:
+            launched = replace(launched, state=MachineState.BOOTING)
+        self._put(launched)
+        self._open_price(launched, action.created_at)
+        self._note("machine", machine.id, action.reason.sentence, code=action.reason.code)
+
+    def _mark(self, action: Mark) -> None:
+        machine = self.parts._store.machine_get(action.machine_id)
+        changed = replace(machine, state=action.state, reason=action.reason)
+        if action.state in MACHINE_ENDED:
+            self._end(changed)
+            return
+        if action.state is MachineState.BOOT_FAILED:
+            self._count_boot_failure(machine)
+        self._put(changed)
+        self._note("machine", machine.id, action.reason.sentence, code=action.reason.code)
+
+    def _requeue(self, action: Requeue) -> None:
+        job = self.parts._store.job_get(action.job_id)
+        try:
+            self.parts._service.give_back(
+                job, action.epoch, outcome=action.outcome, reason=action.reason
+            )
+        except StaleEpoch:
+            return  # its agent ended it first: nothing is left to give back
+
+    def _reap(self, action: Reap) -> None:
+        # The last look: a record may have been written since the plan was made.
+        try:
+            machine = self.parts._store.machine_get(action.machine_id)
+        except NotFound:
+            machine = None
+        known = machine is not None and machine.state not in MACHINE_ENDED
+        if known and machine is not None and machine.provider_id in ("", action.provider_id):
+            return
+        self._provider(action.provider).terminate(
+            MachineRef(
+                machine_id=action.machine_id,
+                provider_id=action.provider_id,
+                region=action.region,
+                zone=action.zone,
+            )
+        )
+        self.done.unsettled = True
+        self._note("machine", action.provider_id, action.reason.sentence, code=action.reason.code)
+
+    # ---------------------------------------------------------------------- ending
+
+    def _terminate(self, action: Terminate) -> None:
+        machine = self.parts._store.machine_get(action.machine_id)
+        if machine.state in MACHINE_ENDED:
+            return
+        if machine.state is not MachineState.TERMINATING:
+            cordoned = machine if action.hard else self._cordon(machine, action.reason)
+            if cordoned is None:
+                return
+            self.parts._checkpoint("cordoned")
+            machine = self._put(
+                replace(cordoned, state=MachineState.TERMINATING, reason=action.reason)
+            )
+            self._note("machine", machine.id, action.reason.sentence, code=action.reason.code)
+        self._give_back_leases(machine, action.reason)
+        machine = self._put(replace(machine, terminating_at=self._now()))
+        self.done.unsettled = True
+        self.parts._checkpoint("before-terminate")
+        self._end_at_provider(machine)
+
+    def _cordon(self, machine: Machine, reason: Reason) -> Machine | None:
+        """Close a machine to new claims, then look whether it was given a job in between: if so it
+        goes on working and None is returned."""
+        if machine.state is MachineState.READY:
+            machine = self._put(replace(machine, state=MachineState.DRAINING, reason=reason))
+            if self.parts._store.job_leases(machine_id=machine.id):
+                self._put(replace(machine, state=MachineState.READY, reason=None))
+                return None
+        elif self.parts._store.job_leases(machine_id=machine.id):
+            return None
+        return machine
+
+    def _give_back_leases(self, machine: Machine, reason: Reason) -> None:
+        for lease in self.parts._store.job_leases(machine_id=machine.id):
+            self._requeue(
+                Requeue(job_id=lease.job_id, epoch=lease.epoch, outcome="returned", reason=reason)
+            )
+
+    def _end_at_provider(self, machine: Machine) -> None:
+        if not machine.provider_id:
+            return
+        provider = self._provider(machine.offer.provider)
+        provider.terminate(machine_ref(machine))
+        self.parts._checkpoint("terminate-called")
+        seen = provider.sighting(machine_ref(machine))
+        if seen is None or seen.state == "gone":
+            self._end(replace(machine, state=MachineState.TERMINATED))
+
+    def _end(self, machine: Machine) -> None:
+        now = self._now()
+        taken = machine.interruption_at
+        ended_at = taken if taken is not None and taken < now else now
+        self._put(replace(machine, ended_at=ended_at))
+        self.parts._store.price_close(machine.id, at=ended_at)
+        text = machine.reason.sentence if machine.reason else "ended"
+        self._note("machine", machine.id, f"{machine.state}: {text}")
+
+    # ---------------------------------------------------------------------- launching
+
+    def _launch(self, machine_id: str) -> None:
+        machine = self.parts._store.machine_get(machine_id)
+        while machine.state in (MachineState.PLANNED, MachineState.LAUNCHING):
+            if machine.state is MachineState.PLANNED:
+                machine = self._put(replace(machine, state=MachineState.LAUNCHING))
+            self.parts._checkpoint("before-launch")
+            try:
+                launched = self._call(machine)
+            except ProviderError as error:
+                following = self._refused(machine, error)
+            except Exception as error:  # noqa: BLE001 - the port says: all else counts as transient
+                following = self._refused(machine, _as_transient(error))
+            else:
+                self.parts._checkpoint("launch-answered")
+                following = self._record(machine, launched)
+            if following is None:
+                self.done.unsettled = True
+                return
+            machine = following
+
+    def _call(self, machine: Machine) -> Launched:
+        provider = self._provider(machine.offer.provider)
+        request = self._request(machine, provider)
+        if machine.operation:
+            return provider.launch_result(request, machine.operation)
+        return provider.launch(request)
+
+    def _request(self, machine: Machine, provider: Provider) -> LaunchRequest:
+        pool = self.policy.pools[machine.pool]
+        settings = self.parts._settings
+        return LaunchRequest(
+            machine_id=machine.id,
+            key=machine.launch_key,
+            offer=machine.offer,
+            disk_gib=pool.disk_gib,
+            deadline=machine.planned_at
+            + timedelta(seconds=pool.boot_timeout_s + pool.max_lifetime_s),
+            boot=BootSettings(
+                server_url=settings.server_url,
+                machine_id=machine.id,
+                fleet=self.fleet,
+                pool=machine.pool,
+                agent_sha256=settings.agent_sha256,
+                boot_timeout_s=pool.boot_timeout_s,
+                max_lifetime_s=pool.max_lifetime_s,
+                one_time_token=(
+                    self.parts._tokens.one_time(machine) if provider.needs_token else ""
+                ),
+            ),
+            cloud=_cloud(pool.clouds, machine.offer.provider),
+        )
+
+    def _record(self, machine: Machine, launched: Launched) -> Machine | None:
+        if launched.operation:
+            self._put(
+                replace(machine, operation=launched.operation, provider_id=launched.provider_id)
+            )
+            return None
+        booting = self._put(
+            replace(
+                machine,
+                state=MachineState.BOOTING,
+                provider_id=launched.provider_id,
+                operation="",
+                launched_at=launched.at,
+            )
+        )
+        self.parts._checkpoint("launch-recorded")
+        self._open_price(booting, launched.at)
+        self._note("machine", machine.id, f"launched: {reasons.offer_text(machine.offer)}")
+        return booting
+
+    def _refused(self, machine: Machine, error: ProviderError) -> Machine | None:
+        """What follows a refusal: the machine at its next offer, failed for good, or None when it
+        stays as it is for the next tick."""
+        self._note("machine", machine.id, f"{error.raw_code}: {error}", code=error.error_class)
+        unclear = error.error_class is ErrorClass.TRANSIENT and error.raw_code != "Ended"
+        if unclear and self._tries(machine, error) < UNCLEAR_TRIES:
+            return None
+        if not unclear:
+            self._rest(machine, error)
+        cooldowns = self._cooldowns()
+        for attempt in range(machine.attempt + 1, len(machine.offers) + 1):
+            if not rests(machine.offers[attempt - 1], cooldowns, self._now()):
+                return self._put(replace(machine, attempt=attempt, operation="", provider_id=""))
+        return self._fail(machine, error)
+
+    def _fail(self, machine: Machine, error: ProviderError) -> Machine:
+        reason = Reason(
+            code="launch-failed",
+            sentence=(
+                f"no offer took machine {machine.id} after {machine.attempt} of "
+                f"{len(machine.offers)} tries; the last refusal was {error.raw_code}: {error}"
+            ),
+            numbers={"attempts": str(machine.attempt), "last_code": error.raw_code},
+        )
+        failed = self._put(
+            replace(
+                machine,
+                state=MachineState.LAUNCH_FAILED,
+                reason=reason,
+                operation="",
+                ended_at=self._now(),
+            )
+        )
+        self._note("machine", machine.id, reason.sentence, code=reason.code)
+        return failed
+
+    def _tries(self, machine: Machine, error: ProviderError) -> int:
+        """Count an unclear answer to one launch key, in the store: a crash does not forget it."""
+        key = f"try/{machine.launch_key}"
+        before = self._cooldowns().get(key)
+        count = before.count + 1 if before else 1
+        self.parts._store.cooldown_put(
+            Cooldown(
+                key=key,
+                error_class=error.error_class,
+                code=error.raw_code,
+                until=self._now(),
+                count=count,
+            )
+        )
+        return count
+
+    def _rest(self, machine: Machine, error: ProviderError) -> None:
+        key = rest_key(machine.offer, error.error_class)
+        self.parts._store.cooldown_put(
+            next_rest(
+                machine.offer,
+                error.error_class,
+                error.raw_code,
+                before=self._cooldowns().get(key),
+                retry_after_s=error.retry_after_s,
+                now=self._now(),
+            )
+        )
+
+    def _count_boot_failure(self, machine: Machine) -> None:
+        window_s = self.parts._timing.breaker_window_s
+        probe = next_boot_failure(machine, before=None, window_s=window_s, now=self._now())
+        self.parts._store.cooldown_put(
+            next_boot_failure(
+                machine,
+                before=self._cooldowns().get(probe.key),
+                window_s=window_s,
+                now=self._now(),
+            )
+        )
+
+    # ---------------------------------------------------------------------- shared
+
+    def _put(self, machine: Machine) -> Machine:
+        return self.parts._store.machine_put(
+            machine, expected_version=machine.version, fence=self.fence
+        )
+
+    def _open_price(self, machine: Machine, at: datetime) -> None:
+        offer = machine.offer
+        self.parts._store.price_open(
+            PriceInterval(
+                machine_id=machine.id,
+                autoscaler=machine.autoscaler,
+                pool=machine.pool,
+                provider=offer.provider,
+                region=offer.region,
+                zone=offer.zone,
+                instance_type=offer.instance_type,
+                market=offer.market,
+                total=machine.total,
+                price_usd_hour=offer.price_usd_hour,
+                on_demand_usd_hour=offer.on_demand_usd_hour,
+                started_at=at,
+            )
+        )
+
+    def _provider(self, name: str) -> Provider:
+        try:
+            return self.parts._providers[name]
+        except KeyError:
+            raise ProviderError(
+                f"provider {name} is not set up here",
+                error_class=ErrorClass.AUTH,
+                raw_code="NotConfigured",
+            ) from None
+
+    def _cooldowns(self) -> dict[str, Cooldown]:
+        return {rest.key: rest for rest in self.parts._store.cooldown_list()}
+
+    def _note(self, kind: str, subject: str, text: str, *, code: str = "") -> None:
+        self.parts._service.note(kind, subject, text, code=code)
+
+    def _now(self) -> datetime:
+        return self.parts._clock.now()
+
+
+def _as_transient(error: Exception) -> ProviderError:
+    return ProviderError(
+        str(error), error_class=ErrorClass.TRANSIENT, raw_code=type(error).__name__
+    )
+
+
+def _cloud(clouds: tuple[CloudPolicy, ...], provider: str) -> CloudPolicy:
+    return next(
+        (cloud for cloud in clouds if cloud.provider == provider), CloudPolicy(provider=provider)
+    )

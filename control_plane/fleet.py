@@ -1,0 +1,183 @@
+"""What people do to autoscalers and machines. Nothing here talks to a cloud: it changes what the
+loop will find at its next look.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from control_plane.core.lifecycle import MACHINE_ENDED
+from control_plane.core.model import Machine, MachineState, QueueRecord, Reason
+from control_plane.core.policy import Autoscaler, AutoscalerRecord
+from control_plane.errors import Conflict, NotFound, Refused
+from control_plane.service import Service
+
+_TRIES = 5
+"""A person's wish is worth repeating against a loop that wrote the same row a moment before."""
+
+
+class Fleet:
+    """Autoscaler and machine operations."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._store = service.store
+
+    # ------------------------------------------------------------------------ autoscalers
+
+    def apply(
+        self, document: str, policy: Autoscaler, *, expected_version: int | None, actor: str = ""
+    ) -> AutoscalerRecord:
+        """Make a document the one in force; the same text again changes nothing. With an
+        `expected_version` (0 = new) raises `Conflict` when somebody else applied in between.
+        Raises `Refused` for a queue that another autoscaler declares."""
+        current = self._current(policy.name)
+        version = current.version if current else 0
+        if expected_version is not None and expected_version != version:
+            raise Conflict(
+                f"autoscaler {policy.name} is at version {version}, not {expected_version}",
+                fix="read it again, then apply",
+            )
+        self._claim_queues(policy, actor)
+        if current is not None and current.document == document and not current.deleting:
+            return current
+        record = AutoscalerRecord(
+            name=policy.name,
+            version=version + 1,
+            document=document,
+            policy=policy,
+            applied_at=self._service.clock.now(),
+            applied_by=actor,
+            paused=current.paused if current else False,
+        )
+        self._store.autoscaler_put(record, expected_version=version)
+        self._service.note("autoscaler", policy.name, f"applied version {version + 1}", actor=actor)
+        self._service.changed()
+        return record
+
+    def pause(self, name: str, *, paused: bool, actor: str = "") -> AutoscalerRecord:
+        """Stop or resume buying; what runs goes on and still ends when idle."""
+        return self._change(
+            name, "paused" if paused else "resumed", actor, lambda r: replace(r, paused=paused)
+        )
+
+    def delete(self, name: str, *, actor: str = "") -> AutoscalerRecord:
+        """Drain everything; the loop removes the autoscaler when its last machine is gone."""
+        return self._change(name, "deleting", actor, lambda r: replace(r, deleting=True))
+
+    def _change(
+        self,
+        name: str,
+        what: str,
+        actor: str,
+        change: Callable[[AutoscalerRecord], AutoscalerRecord],
+    ) -> AutoscalerRecord:
+        old = self._store.autoscaler_get(name)
+        new = change(old)
+        if new == old:
+            return old
+        new = replace(new, version=old.version + 1)
+        self._store.autoscaler_put(new, expected_version=old.version)
+        self._service.note("autoscaler", name, what, actor=actor)
+        self._service.changed()
+        return new
+
+    def _current(self, name: str) -> AutoscalerRecord | None:
+        try:
+            return self._store.autoscaler_get(name)
+        except NotFound:
+            return None
+
+    def _claim_queues(self, policy: Autoscaler, actor: str) -> None:
+        for name in policy.queues:
+            record = self._service.queue_create(name, autoscaler=policy.name, actor=actor)
+            if record.autoscaler == policy.name:
+                continue
+            if record.autoscaler and self._declares(record.autoscaler, name):
+                raise Refused(
+                    f"queue {name} belongs to autoscaler {record.autoscaler}",
+                    fix="name the queue differently, or take it out of the other document first",
+                )
+            self._own(record, policy.name)
+
+    def _declares(self, autoscaler: str, queue: str) -> bool:
+        current = self._current(autoscaler)
+        return current is not None and queue in current.policy.queues
+
+    def _own(self, record: QueueRecord, autoscaler: str) -> None:
+        owned = replace(record, autoscaler=autoscaler, version=record.version + 1)
+        self._store.queue_put(owned, expected_version=record.version)
+
+    # ------------------------------------------------------------------------ machines
+
+    def drain(self, machine_id: str, *, actor: str = "") -> Machine:
+        """Give it no more jobs; it ends when its last one has. One that drains or ends already is
+        returned as it is. Raises `Refused` for a machine that is not up yet."""
+
+        def change(machine: Machine) -> Machine:
+            if machine.state in _ENDING:
+                return machine
+            if machine.state is not MachineState.READY:
+                raise Refused(
+                    f"machine {machine_id} is {machine.state}, there is nothing to drain",
+                    fix=f"orchctl machine terminate {machine_id}",
+                )
+            reason = _by(actor, "drained")
+            return replace(machine, state=MachineState.DRAINING, reason=reason, hold_until=None)
+
+        return self._change_machine(machine_id, "drained by hand", actor, change)
+
+    def protect(self, machine_id: str, *, protected: bool, actor: str = "") -> Machine:
+        """Forbid or allow ending a machine for idleness."""
+        what = "protected" if protected else "no longer protected"
+        return self._change_machine(
+            machine_id, what, actor, lambda m: replace(m, protected=protected)
+        )
+
+    def terminate(self, machine_id: str, *, actor: str = "") -> Machine:
+        """End a machine now; its jobs are given back. Repeating it changes nothing."""
+
+        def change(machine: Machine) -> Machine:
+            if machine.state in MACHINE_ENDED or machine.state is MachineState.TERMINATING:
+                return machine
+            if machine.state is MachineState.PLANNED:
+                reason = _by(actor, "taken back before it was launched")
+                return replace(machine, state=MachineState.LAUNCH_FAILED, reason=reason)
+            reason = _by(actor, "terminated")
+            return replace(machine, state=MachineState.TERMINATING, reason=reason)
+
+        return self._change_machine(machine_id, "terminated by hand", actor, change)
+
+    def _change_machine(
+        self, machine_id: str, what: str, actor: str, change: Callable[[Machine], Machine]
+    ) -> Machine:
+        for last in (False,) * (_TRIES - 1) + (True,):
+            old = self._store.machine_get(machine_id)
+            new = change(old)
+            if new == old:
+                return old
+            try:
+                new = self._store.machine_put(new, expected_version=old.version, fence=None)
+            except Conflict:
+                if last:
+                    raise
+                continue
+            break
+        self._service.note("machine", machine_id, what, actor=actor)
+        self._service.changed()
+        return new
+
+
+def _by(actor: str, what: str) -> Reason:
+    return Reason(code="by-hand", sentence=f"{what} by {actor or 'request'}")
+
+
+_ENDING: Sequence[MachineState] = (
+    MachineState.DRAINING,
+    MachineState.TERMINATING,
+    MachineState.BOOT_FAILED,
+    MachineState.INTERRUPTED,
+    MachineState.LOST,
+    *MACHINE_ENDED,
+)

@@ -1,0 +1,201 @@
+"""The whole control plane in one process on one machine: what `orchctl up` and `orchctl demo`
+run.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+import webbrowser
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import uvicorn
+
+from control_plane.agents import AgentSettings
+from control_plane.config.load import load_text, read_text
+from control_plane.core.lifecycle import MACHINE_ENDED
+from control_plane.core.snapshot import Timing
+from control_plane.errors import OrchctlError, Unavailable
+from control_plane.execute import no_checkpoint
+from control_plane.loop import Pace
+from control_plane.wiring import ControlPlane, EmbeddedSettings, embedded
+from orchctl import contexts
+
+KEEP_ALIVE_S = 75
+"""Longer than any agent's beat: a shorter one closes connections that are about to be used."""
+
+_END_WAIT_S = 20.0
+
+
+class Server:
+    """A running embedded control plane."""
+
+    def __init__(self, plane: ControlPlane, listening: socket.socket, url: str) -> None:
+        self.plane = plane
+        self.url = url
+        self._listening = listening
+        self._uvicorn = uvicorn.Server(
+            uvicorn.Config(
+                plane.app,
+                log_level="warning",
+                access_log=False,
+                timeout_keep_alive=KEEP_ALIVE_S,
+                timeout_graceful_shutdown=3,
+                lifespan="off",
+            )
+        )
+        self._thread = threading.Thread(target=self._serve, name="http", daemon=True)
+
+    @property
+    def login_url(self) -> str:
+        """Opens the dashboard with a session of its own."""
+        return f"{self.url}/login?token={self.plane.admin_token}"
+
+    def start(self) -> None:
+        """Answer requests, then begin to look after machines."""
+        self._thread.start()
+        while not self._uvicorn.started:
+            if not self._thread.is_alive():
+                raise Unavailable("the HTTP server did not start")
+            time.sleep(0.01)
+        self.plane.loop.start()
+
+    def end_machines(self) -> int:
+        """End every machine, give back what they run, and return how many are still there."""
+        for machine in self.plane.store.machine_list():
+            self.plane.fleet.terminate(machine.id, actor="shutdown")
+        deadline = time.monotonic() + _END_WAIT_S
+        while time.monotonic() < deadline:
+            left = self.plane.store.machine_list()
+            if not left:
+                return 0
+            self.plane.loop.wake()
+            time.sleep(0.1)
+        return sum(m.state not in MACHINE_ENDED for m in self.plane.store.machine_list())
+
+    def stop(self) -> None:
+        """Stop looking, stop answering, let go of the files."""
+        self.plane.changes.close()
+        self.plane.loop.stop()
+        self._uvicorn.should_exit = True
+        self._thread.join()
+        self._listening.close()
+        self.plane.store.close()
+
+    def _serve(self) -> None:
+        # Signals belong to whoever started the server, not to a thread of it.
+        self._uvicorn.run(sockets=[self._listening])
+
+
+@contextmanager
+def serving(
+    state_dir: Path,
+    *,
+    port: int = 0,
+    timing: Timing | None = None,
+    agents: AgentSettings | None = None,
+    pace: Pace | None = None,
+    checkpoint: Callable[[str], None] = no_checkpoint,
+) -> Iterator[Server]:
+    """Run the control plane over a directory while the block lasts. Raises `Unavailable` when
+    another one uses the directory or the port."""
+    state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with _alone(state_dir):
+        listening = _listen(port)
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        settings = EmbeddedSettings(
+            state_dir=state_dir.resolve(),
+            server_url=url,
+            timing=timing or Timing(),
+            agents=agents or AgentSettings(),
+            pace=pace or Pace(at_least_s=5.0),
+        )
+        server = Server(embedded(settings, checkpoint=checkpoint), listening, url)
+        server.start()
+        try:
+            yield server
+        finally:
+            server.stop()
+
+
+def up(state_dir: Path, port: int, config: Path | None, open_browser: bool) -> int:
+    """Serve until interrupted, then end what was started. Returns the exit code."""
+    logging.basicConfig(format="%(asctime)s %(name)s: %(message)s", level=logging.INFO)
+    try:
+        with serving(state_dir, port=port) as server:
+            _greet(server)
+            if config is not None:
+                document = read_text(config)
+                policy = load_text(document, name=str(config))
+                server.plane.fleet.apply(document, policy, expected_version=None, actor="up")
+                _say(f"applied {config} as autoscaler {policy.name}")
+            if open_browser:
+                webbrowser.open(server.login_url)
+            _until_interrupted()
+            _say("ending machines; jobs that run are given back to their queues")
+            left = server.end_machines()
+            _say("nothing is left running" if not left else f"{left} machines did not end")
+            return 1 if left else 0
+    except OrchctlError as error:
+        _say(f"error: {error}")
+        if error.fix:
+            _say(f"  fix: {error.fix}")
+        return 2
+
+
+def _greet(server: Server) -> None:
+    contexts.add("local", server=server.url, token=server.plane.admin_token)
+    _say(f"orchctl is up at {server.url}")
+    _say(f"  dashboard   {server.login_url}")
+    _say("  command line: context `local` is set, try `orchctl queue list`")
+    _say("  Ctrl-C ends it and its machines")
+
+
+def _until_interrupted() -> None:
+    stopped = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stopped.set())
+    stopped.wait()
+
+
+@contextmanager
+def _alone(state_dir: Path) -> Iterator[None]:
+    """Keep a second control plane off the same directory; freed by the system at a crash."""
+    descriptor = os.open(state_dir / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise Unavailable(
+            f"another control plane uses {state_dir}", fix="end it, or choose another --state-dir"
+        ) from None
+    try:
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _listen(port: int) -> socket.socket:
+    listening = socket.socket()
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind(("127.0.0.1", port))
+    except OSError as error:
+        listening.close()
+        raise Unavailable(
+            f"port {port} cannot be used: {error.strerror}", fix="choose another --port; 0 = any"
+        ) from None
+    listening.listen(128)
+    return listening
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"{text}\n")

@@ -1,0 +1,23 @@
+"""Everything durable, in dicts: the store of the simulator and of tests."""
+
+from __future__ import annotations
+
+from control_plane.ports import Store
+from control_plane.stores.memory.autoscalers import Autoscalers
+from control_plane.stores.memory.control import Control
+from control_plane.stores.memory.jobs import Jobs
+from control_plane.stores.memory.ledger import Ledger
+from control_plane.stores.memory.machines import Machines
+from control_plane.stores.memory.queues import Queues
+
+
+class MemoryStore(Autoscalers, Queues, Jobs, Machines, Ledger, Control):
+    """`ports.Store` that lives as long as the process. Any number of threads may call it."""
+
+    def close(self) -> None:
+        """Nothing to let go of."""
+
+
+_: type[Store] = MemoryStore
+
+__all__ = ["MemoryStore"]

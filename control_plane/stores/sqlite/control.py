@@ -1,0 +1,169 @@
+"""What controllers share, in SQLite: the lease, cool-downs, plans, events, answers given."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from control_plane.core.model import Cooldown, Event
+from control_plane.errors import FencedOut
+from control_plane.ports import Fence, Page, PlanRecord, StoredAnswer
+from control_plane.stores import cursors, transitions
+from control_plane.stores.sqlite import rows
+from control_plane.stores.sqlite.database import Table, reads, writes
+
+
+class Control(Table):
+    """`ports.ControlStore`."""
+
+    @writes
+    def lease_take(
+        self, tx: sqlite3.Connection, name: str, owner: str, *, ttl_s: float, now: datetime
+    ) -> Fence | None:
+        row = tx.execute(
+            "select owner, generation, expires_at from leases where name = ?", (name,)
+        ).fetchone()
+        holder, generation, expires_at = row or ("", 0, "")
+        if holder not in ("", owner) and expires_at > rows.text(now):
+            return None
+        if holder != owner:
+            generation += 1
+        until = rows.text(now + timedelta(seconds=ttl_s))
+        tx.execute(
+            "insert or replace into leases values (?, ?, ?, ?)", (name, owner, generation, until)
+        )
+        return Fence(name=name, owner=owner, generation=generation)
+
+    @writes
+    def lease_release(self, tx: sqlite3.Connection, fence: Fence) -> None:
+        # The generation stays: whoever comes next counts on from it.
+        tx.execute(
+            "update leases set owner = '' where name = ? and owner = ? and generation = ?",
+            (fence.name, fence.owner, fence.generation),
+        )
+
+    @writes
+    def cooldown_put(self, tx: sqlite3.Connection, cooldown: Cooldown) -> None:
+        tx.execute(
+            "insert or replace into cooldowns values (?, ?)", (cooldown.key, rows.dumps(cooldown))
+        )
+
+    @reads
+    def cooldown_list(self, tx: sqlite3.Connection) -> Sequence[Cooldown]:
+        found = tx.execute("select data from cooldowns order by key")
+        return tuple(rows.loads(Cooldown, row[0]) for row in found)
+
+    @writes
+    def plan_put(self, tx: sqlite3.Connection, record: PlanRecord, *, keep: int = 200) -> None:
+        at = rows.text(record.at)
+        tx.execute(
+            "insert or replace into plans values (?, ?, ?, ?, ?)",
+            (record.id, record.autoscaler, at, record.plan, record.snapshot),
+        )
+        tx.execute(
+            "delete from plans where id in (select id from plans where autoscaler = ? "
+            "order by at desc, id desc limit -1 offset ?)",
+            (record.autoscaler, keep),
+        )
+
+    @reads
+    def plan_list(
+        self, tx: sqlite3.Connection, autoscaler: str, *, limit: int = 20
+    ) -> Sequence[PlanRecord]:
+        found = tx.execute(
+            "select id, at, plan, snapshot from plans where autoscaler = ? "
+            "order by at desc, id desc limit ?",
+            (autoscaler, limit),
+        )
+        return tuple(
+            PlanRecord(
+                id=plan_id,
+                autoscaler=autoscaler,
+                at=datetime.fromisoformat(at),
+                plan=plan,
+                snapshot=snapshot,
+            )
+            for plan_id, at, plan, snapshot in found
+        )
+
+    @writes
+    def event_append(self, tx: sqlite3.Connection, event: Event) -> None:
+        tx.execute(
+            "insert into events values (null, ?, ?, ?)",
+            (event.kind, event.subject, rows.dumps(event)),
+        )
+
+    @reads
+    def event_list(
+        self,
+        tx: sqlite3.Connection,
+        *,
+        kind: str = "",
+        subject: str = "",
+        cursor: str = "",
+        limit: int = 100,
+    ) -> Page[Event]:
+        scope = ("events", kind, subject)
+        wanted: dict[str, rows.Value] = {}
+        if kind:
+            wanted["kind = ?"] = kind
+        if subject:
+            wanted["subject = ?"] = subject
+        if cursor:
+            (wanted["seq < ?"],) = cursors.read(scope, cursor, (0,))
+        found = tx.execute(
+            f"select seq, data from events where {' and '.join(wanted) or 'true'} "
+            "order by seq desc limit ?",
+            (*wanted.values(), limit + 1),
+        )
+        events = [replace(rows.loads(Event, data), seq=seq) for seq, data in found]
+        return cursors.page(scope, events, limit, lambda event: (event.seq,))
+
+    @writes
+    def answer_begin(
+        self,
+        tx: sqlite3.Connection,
+        key: str,
+        fingerprint: str,
+        *,
+        now: datetime,
+        keep_s: float,
+    ) -> StoredAnswer | None:
+        tx.execute(
+            "delete from answers where begun_at < ? or (key = ? and status = 0 and begun_at < ?)",
+            (
+                rows.text(now - timedelta(seconds=keep_s)),
+                key,
+                rows.text(now - timedelta(seconds=transitions.ANSWER_IN_FLIGHT_S)),
+            ),
+        )
+        row = tx.execute("select data from answers where key = ?", (key,)).fetchone()
+        if row is not None:
+            return rows.loads(StoredAnswer, row[0])
+        begun = rows.dumps(StoredAnswer(fingerprint=fingerprint))
+        tx.execute("insert into answers values (?, ?, 0, ?)", (key, rows.text(now), begun))
+        return None
+
+    @writes
+    def answer_finish(self, tx: sqlite3.Connection, key: str, answer: StoredAnswer) -> None:
+        tx.execute(
+            "update answers set status = ?, data = ? where key = ?",
+            (answer.status, rows.dumps(answer), key),
+        )
+
+    @writes
+    def answer_abandon(self, tx: sqlite3.Connection, key: str) -> None:
+        tx.execute("delete from answers where key = ? and status = 0", (key,))
+
+
+def check_fence(tx: sqlite3.Connection, fence: Fence) -> None:
+    """Raise `FencedOut` unless this fence is the current one."""
+    row = tx.execute(
+        "select owner, generation from leases where name = ?", (fence.name,)
+    ).fetchone()
+    if row != (fence.owner, fence.generation):
+        raise FencedOut(
+            f"{fence.owner} no longer controls {fence.name}: generation {fence.generation} is over"
+        )

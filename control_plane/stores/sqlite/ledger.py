@@ -1,0 +1,63 @@
+"""What was paid for, and when, in SQLite."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
+
+from control_plane.core.model import PriceInterval
+from control_plane.stores import transitions
+from control_plane.stores.sqlite import rows
+from control_plane.stores.sqlite.database import Table, reads, writes
+
+
+class Ledger(Table):
+    """`ports.LedgerStore`."""
+
+    @writes
+    def price_open(self, tx: sqlite3.Connection, interval: PriceInterval) -> None:
+        row = tx.execute(
+            "select data from prices where machine_id = ? and started_at = ?",
+            (interval.machine_id, rows.text(interval.started_at)),
+        ).fetchone()
+        if row and transitions.same_interval(rows.loads(PriceInterval, row[0]), interval):
+            return
+        _close(tx, interval.machine_id, interval.started_at)
+        _put(tx, interval)
+
+    @writes
+    def price_close(self, tx: sqlite3.Connection, machine_id: str, *, at: datetime) -> None:
+        _close(tx, machine_id, at)
+
+    @reads
+    def prices_between(
+        self, tx: sqlite3.Connection, start: datetime, end: datetime
+    ) -> Sequence[PriceInterval]:
+        found = tx.execute(
+            "select data from prices where coalesce(ended_at, '9999') > ? and started_at < ? "
+            "order by started_at, machine_id",
+            (rows.text(start), rows.text(end)),
+        )
+        return tuple(rows.loads(PriceInterval, row[0]) for row in found)
+
+
+def _close(tx: sqlite3.Connection, machine_id: str, at: datetime) -> None:
+    for (data,) in tx.execute(
+        "select data from prices where machine_id = ? and ended_at is null", (machine_id,)
+    ).fetchall():
+        interval = rows.loads(PriceInterval, data)
+        _put(tx, replace(interval, ended_at=max(at, interval.started_at)))
+
+
+def _put(tx: sqlite3.Connection, interval: PriceInterval) -> None:
+    tx.execute(
+        "insert or replace into prices values (?, ?, ?, ?)",
+        (
+            interval.machine_id,
+            rows.text(interval.started_at),
+            rows.text_or_none(interval.ended_at),
+            rows.dumps(interval),
+        ),
+    )

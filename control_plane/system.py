@@ -1,0 +1,93 @@
+"""The real clock, real ids and real offers: adapters small enough to share a room."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+
+from control_plane.core.model import Offer
+from control_plane.ports import Provider
+
+_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
+"""Crockford's base 32: no letter that could be taken for another in a log or on the phone."""
+
+
+class SystemClock:
+    """`ports.Clock` on this computer's clock; a clock set back makes it stand still, not go
+    back."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._latest = datetime.min.replace(tzinfo=UTC)
+
+    def now(self) -> datetime:
+        with self._lock:
+            self._latest = max(self._latest, datetime.now(UTC))
+            return self._latest
+
+    def sleep(self, seconds: float) -> None:
+        time.sleep(seconds)
+
+
+class TimeOrderedIds:
+    """`ports.Ids`: milliseconds since 1970, then chance, in base 32."""
+
+    def __init__(self, now: Callable[[], datetime]) -> None:
+        self._now = now
+        self._lock = threading.Lock()
+        self._latest_ms = 0
+
+    def new(self, prefix: str) -> str:
+        # Counting on within one millisecond keeps ids of one process in the order they were made.
+        with self._lock:
+            self._latest_ms = max(self._latest_ms + 1, int(self._now().timestamp() * 1000))
+            moment = self._latest_ms
+        return f"{prefix}-{_base32(moment, 9)}{_base32(secrets.randbits(20), 4)}"
+
+
+def _base32(number: int, digits: int) -> str:
+    return "".join(_ALPHABET[number >> (5 * place) & 31] for place in reversed(range(digits)))
+
+
+class LivePrices:
+    """`ports.PriceBook`: offers from the providers that are set up, from the shipped catalogue for
+    the others, so that a document can be checked and priced before any credentials exist."""
+
+    def __init__(
+        self,
+        providers: Mapping[str, Provider],
+        catalogue: Callable[[Sequence[str]], Sequence[Offer]],
+        now: Callable[[], datetime],
+        *,
+        keep: timedelta = timedelta(minutes=5),
+    ) -> None:
+        self._providers = providers
+        self._catalogue = catalogue
+        self._now = now
+        self._keep = keep
+        self._lock = threading.Lock()
+        self._known: dict[str, tuple[datetime, Sequence[Offer]]] = {}
+
+    def offers(self, providers: Sequence[str]) -> Sequence[Offer]:
+        return [offer for name in sorted(set(providers)) for offer in self._of(name)]
+
+    def _of(self, name: str) -> Sequence[Offer]:
+        with self._lock:
+            known = self._known.get(name)
+        if known and self._now() - known[0] < self._keep:
+            return known[1]
+        try:
+            fresh = self._fetch(name)
+        except Exception:  # noqa: BLE001 - a provider that fails in any way keeps its last offers
+            return known[1] if known else ()
+        with self._lock:
+            self._known[name] = (self._now(), fresh)
+        return fresh
+
+    def _fetch(self, name: str) -> Sequence[Offer]:
+        if name in self._providers:
+            return self._providers[name].offers()
+        return self._catalogue([name])

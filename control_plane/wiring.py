@@ -1,0 +1,182 @@
+"""Settings to adapters: the only place that knows them all."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+
+from fastapi import FastAPI
+
+from agent_bootstrap.bundle import bundle, bundle_sha256
+from control_plane.agents import Agents, AgentSettings
+from control_plane.api.app import create_app
+from control_plane.api.changes import Changes
+from control_plane.api.deps import ApiDeps, ApiSettings
+from control_plane.blobs.local import LocalBlobs
+from control_plane.core.snapshot import Timing
+from control_plane.dashboard import mount
+from control_plane.execute import Executor, LaunchSettings, no_checkpoint
+from control_plane.fleet import Fleet
+from control_plane.loop import Loop, Pace
+from control_plane.observe import Eyes
+from control_plane.ports import Store
+from control_plane.preview import right_now
+from control_plane.reconcile import Reconciler
+from control_plane.service import Service
+from control_plane.stores.sqlite import SqliteStore
+from control_plane.system import LivePrices, SystemClock, TimeOrderedIds
+from control_plane.tokens import MachineTokens
+from providers.catalog.loader import load_offers
+from providers.local.provider import LocalProvider
+
+_CLOUD_CALLS = 8
+"""Cloud calls side by side: enough to launch a fleet in seconds, few enough for any rate limit."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmbeddedSettings:
+    """The control plane on one machine."""
+
+    state_dir: Path
+    server_url: str
+    """Where agents and people reach it."""
+    timing: Timing = field(default_factory=Timing)
+    agents: AgentSettings = field(default_factory=AgentSettings)
+    pace: Pace = field(default_factory=lambda: Pace(at_least_s=5.0))
+    """Looking costs nothing here, so it is done more often than in a cloud."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ControlPlane:
+    """Everything wired together, not yet running."""
+
+    app: FastAPI
+    loop: Loop
+    store: Store
+    service: Service
+    fleet: Fleet
+    local: LocalProvider
+    reconciler: Reconciler
+    changes: Changes
+    admin_token: str = field(repr=False)
+
+
+def embedded(
+    settings: EmbeddedSettings, *, checkpoint: Callable[[str], None] = no_checkpoint
+) -> ControlPlane:
+    """Wire the embedded control plane over a directory; one process at a time may use it."""
+    state = settings.state_dir
+    state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    secret = bytes.fromhex(kept_secret(state / "secret"))
+    admin_token = kept_secret(state / "admin-token", prefix="orchctl_")
+    installation = kept_secret(state / "installation", length=3)
+
+    clock = SystemClock()
+    ids = TimeOrderedIds(clock.now)
+    store = SqliteStore(state / "orchctl.db")
+    local = LocalProvider(state / "machines", now=clock.now)
+    providers = {"local": local}
+    prices = LivePrices(providers, load_offers, clock.now)
+    changes = Changes()
+
+    def changed() -> None:
+        changes.notify()
+        loop.wake()
+
+    service = Service(store, prices, clock, ids, changed)
+    fleet = Fleet(service)
+    tokens = MachineTokens(secret)
+    blobs = LocalBlobs(state / "blobs")
+    pool = ThreadPoolExecutor(_CLOUD_CALLS, thread_name_prefix="cloud")
+    eyes = Eyes(
+        store=store,
+        providers=providers,
+        prices=prices,
+        ids=ids,
+        timing=settings.timing,
+        pool=pool,
+    )
+    executor = Executor(
+        service,
+        providers,
+        tokens,
+        LaunchSettings(server_url=settings.server_url, agent_sha256=bundle_sha256()),
+        settings.timing,
+        pool,
+        checkpoint,
+    )
+    reconciler = Reconciler(
+        service,
+        eyes,
+        executor,
+        # A restart takes its own lease up again at once; two processes at a time are kept apart by
+        # the lock on the directory (`control_plane/local.py`).
+        owner=f"embedded-{installation}",
+        installation=f"orchctl-{installation}",
+        reachable_since=clock.now(),
+        checkpoint=checkpoint,
+    )
+    loop = Loop(reconciler, settings.pace)
+    app = create_app(
+        ApiDeps(
+            store=store,
+            blobs=blobs,
+            clock=clock,
+            service=service,
+            agents=Agents(service, blobs, tokens, settings.timing, settings.agents),
+            fleet=fleet,
+            prices=prices,
+            settings=ApiSettings(
+                server_id=installation,
+                admin_token_hash=hashlib.sha256(admin_token.encode()).hexdigest(),
+                cursor_secret=hashlib.sha256(b"cursors" + secret).digest(),
+                version=version("orchctl"),
+                allowed_hosts=("127.0.0.1", "localhost", "[::1]"),
+            ),
+            bundle=bundle,
+            preview=lambda policy: right_now(eyes, clock, policy),
+            changes=changes,
+            mount_dashboard=mount,
+        )
+    )
+    return ControlPlane(
+        app=app,
+        loop=loop,
+        store=store,
+        service=service,
+        fleet=fleet,
+        local=local,
+        reconciler=reconciler,
+        changes=changes,
+        admin_token=admin_token,
+    )
+
+
+def kept_secret(path: Path, *, length: int = 32, prefix: str = "") -> str:
+    """A random text of `length` bytes in hex that stays the same over restarts, readable by its
+    owner only."""
+    try:
+        return path.read_text().strip()
+    except FileNotFoundError:
+        pass
+    fresh = prefix + secrets.token_hex(length)
+    # Written aside and linked: a crash leaves the whole file or none, two starts agree on one.
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(fresh)
+        file.flush()
+        os.fsync(file.fileno())
+    try:
+        os.link(aside, path)
+    except FileExistsError:
+        return path.read_text().strip()
+    finally:
+        aside.unlink()
+    return fresh

@@ -1,0 +1,1 @@
+"""Machines that are process trees on this computer: the embedded default. See `provider.py`."""

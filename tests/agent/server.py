@@ -1,0 +1,216 @@
+"""A control plane as an agent sees it: the routes of `wire`, scripted work, and faults on demand.
+
+It keeps what it was told, so that a test can look at it; it decides nothing by itself.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from agent_bootstrap import wire
+from agent_bootstrap.bundle import bundle
+
+TOKEN = "one-time-7f3a"
+SESSION = "session-token-91bc"
+
+
+@dataclass
+class Seen:
+    """What the agent told of one job."""
+
+    log: bytearray = field(default_factory=bytearray)
+    starts: int = 0
+    finishes: list[wire.Finished] = field(default_factory=list)
+    artifacts: dict[str, bytes] = field(default_factory=dict)
+
+    @property
+    def text(self) -> str:
+        return self.log.decode()
+
+    @property
+    def finished(self) -> wire.Finished:
+        return self.finishes[0]
+
+
+@dataclass
+class Fault:
+    """What happens to the next requests of a route. `status`: answer that. `drop`: carry it out,
+    then close the connection without an answer. `delay_s`: answer late."""
+
+    status: int = 0
+    code: str = ""
+    drop: bool = False
+    delay_s: float = 0.0
+    times: int = 1
+
+
+class FakeControlPlane:
+    """Serves one machine on a free port of the loopback interface."""
+
+    def __init__(self) -> None:
+        self.advice = wire.Advice(
+            beat_s=0.1, poll_s=0.05, idle_timeout_s=-1, contact_timeout_s=30, max_lifetime_s=3600
+        )
+        self.bundle = bundle()
+        self.waiting: list[wire.Work] = []
+        self.leases: dict[str, wire.Work] = {}
+        self.jobs: dict[str, Seen] = {}
+        self.sources: dict[str, bytes] = {}
+        self.cancel: list[str] = []
+        self.lost: list[str] = []
+        self.drain = False
+        self.end = False
+        self.agree = True
+        self.calls: list[tuple[str, Any]] = []
+        self.faults: dict[str, Fault] = {}
+        self.tokens_seen: set[str] = set()
+        self._lock = threading.Lock()
+        self._http = _Server(("127.0.0.1", 0), _handler(self))
+        self._thread = threading.Thread(target=self._http.serve_forever, args=(0.02,))
+        self._thread.start()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._http.server_address[1]}"
+
+    def close(self) -> None:
+        if self._thread.is_alive():
+            self._http.shutdown()
+            self._thread.join()
+            self._http.server_close()
+
+    def job(self, job_id: str) -> Seen:
+        return self.jobs.setdefault(job_id, Seen())
+
+    def told(self, route: str) -> list[Any]:
+        """The bodies of all requests of one route, first to last."""
+        with self._lock:
+            return [body for each, body in self.calls if each == route]
+
+    # ------------------------------------------------------------------------------ answering
+
+    def answer(self, method: str, target: str, token: str, body: bytes) -> tuple[int, bytes, Fault]:
+        parts = urlsplit(target)
+        route = unquote(parts.path).removeprefix("/v1/agent/")
+        name = route.split("/", 2)[2].split("/")[0] if route.startswith("jobs/") else route
+        query = {key: values[0] for key, values in parse_qs(parts.query).items()}
+        with self._lock:
+            fault = self._fault(name)
+            if fault.status == 409 and route.startswith("jobs/"):
+                # Such an answer is given by a control plane whose lease is somebody else's.
+                self._unlease(route.split("/")[1])
+            if fault.status:
+                problem = {"type": f"https://orchctl.dev/problems/{fault.code}", "code": fault.code}
+                return fault.status, json.dumps(problem).encode(), fault
+            self.tokens_seen.add(token)
+            if name not in ("register", "bundle.pyz") and token != SESSION:
+                return 401, b"{}", fault
+            if route.startswith("jobs/"):
+                return 200, self._job(route.split("/", 2), query, body), fault
+            if name == "bundle.pyz":
+                return 200, self.bundle, fault
+            data = json.loads(body)
+            self.calls.append((name, data))
+            return 200, json.dumps(wire.dump(self._message(name, data))).encode(), fault
+
+    def _fault(self, name: str) -> Fault:
+        fault = self.faults.get(name)
+        if fault is None:
+            return Fault()
+        fault.times -= 1
+        if fault.times <= 0:
+            del self.faults[name]
+        return fault
+
+    def _message(self, name: str, data: dict[str, Any]) -> Any:
+        if name == "register":
+            assert data["proof"] == {"kind": "one-time", "token": TOKEN}
+            return wire.Session(token=SESSION, advice=self.advice)
+        if name == "claim":
+            again = [work for key, work in self.leases.items() if key not in data["running"]]
+            for work in [] if again else self.waiting[: data["limit"]]:
+                self.waiting.remove(work)
+                self.leases[f"{work.job_id}:{work.epoch}"] = work
+                again.append(work)
+            return wire.Claimed(jobs=again, drain=self.drain, advice=self.advice)
+        if name == "beat":
+            return wire.Beaten(
+                cancel=self.cancel,
+                lost=self.lost,
+                drain=self.drain,
+                end=self.end,
+                advice=self.advice,
+            )
+        if name == "leave":
+            return wire.Left(agreed=self.agree)
+        assert name == "notice", f"no such route: {name}"
+        return wire.Left(agreed=True)
+
+    def _job(self, route: list[str], query: dict[str, str], body: bytes) -> bytes:
+        job = self.job(route[1])
+        name, _, rest = route[2].partition("/")
+        if name == "source":
+            return self.sources[route[1]]
+        if name == "logs":
+            offset = int(query["offset"])
+            assert offset <= len(job.log), "a gap in the log"
+            job.log[offset:] = body[: len(job.log) - offset] + body[len(job.log) - offset :]
+            return json.dumps({"size": len(job.log)}).encode()
+        if name == "artifacts":
+            job.artifacts[rest] = body
+        elif name == "start":
+            job.starts += 1
+        else:
+            finished = wire.parse(wire.Finished, json.loads(body))
+            job.finishes.append(finished)
+            self._unlease(route[1])
+        return b"{}"
+
+    def _unlease(self, job_id: str) -> None:
+        self.leases = {key: work for key, work in self.leases.items() if work.job_id != job_id}
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """An agent that was killed in the middle of a request is part of the game."""
+
+
+def _handler(plane: FakeControlPlane) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        def _serve(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            token = self.headers.get("Authorization", "").removeprefix("Bearer ")
+            status, answer, fault = plane.answer(self.command, self.path, token, body)
+            time.sleep(fault.delay_s)
+            if fault.drop:
+                self.connection.shutdown(socket.SHUT_RDWR)
+                return
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(answer)))
+            self.end_headers()
+            self.wfile.write(answer)
+
+        do_GET = do_POST = do_PUT = _serve  # noqa: N815 - the names that http.server looks up
+
+        def log_message(self, *_: object) -> None:
+            """Quiet."""
+
+    return Handler
+
+
+def eventually(condition: Callable[[], Any], what: str, within_s: float = 30.0) -> None:
+    """Wait for a condition; a generous limit, because the computer may be busy."""
+    deadline = time.monotonic() + within_s
+    while not condition():
+        assert time.monotonic() < deadline, f"never happened: {what}"
+        time.sleep(0.01)

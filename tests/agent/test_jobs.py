@@ -1,0 +1,183 @@
+"""Proves that a real agent process runs jobs as it was told and reports exactly what happened."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import subprocess
+import tarfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from agent_bootstrap.wire import SourceRef
+from tests.agent.conftest import Stage
+from tests.agent.server import Fault, eventually
+
+
+def archive(files: dict[str, str]) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
+        for name, text in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(text.encode())
+            tar.addfile(member, io.BytesIO(text.encode()))
+    return buffer.getvalue()
+
+
+def test_a_job_gives_its_exit_code_and_exactly_its_output(stage: Stage) -> None:
+    job_id = stage.give("printf 'out\\n'; printf 'err\\0\\377' >&2; exit 7")
+    stage.start()
+    job = stage.finish(job_id)
+    assert (job.finished.outcome, job.finished.exit_code) == ("failed", 7)
+    assert bytes(job.log) == b"out\nerr\0\377"
+    assert (job.starts, len(job.finishes)) == (1, 1)
+
+
+@pytest.mark.parametrize("fault", [Fault(status=500, times=2), Fault(drop=True, times=2)])
+def test_a_log_survives_failed_and_doubled_uploads_in_order(stage: Stage, fault: Fault) -> None:
+    stage.plane.faults["logs"] = replace(fault)
+    job_id = stage.give("seq 1 200000")
+    stage.start()
+    job = stage.finish(job_id)
+    assert "logs" not in stage.plane.faults
+    assert job.finished.outcome == "succeeded"
+    assert bytes(job.log) == b"".join(b"%d\n" % number for number in range(1, 200001))
+
+
+def test_artifacts_are_uploaded_and_nothing_outside_is(stage: Stage) -> None:
+    (stage.directory / "secret").write_text("no")
+    job_id = stage.give(
+        "mkdir -p out/deep; printf model >out/deep/m.bin; printf r >result.json;"
+        f" ln -s {stage.directory}/secret out/link; ln -s {stage.directory} away",
+        artifacts=["out/", "*.json", "away/*", "../*", "/etc/hostname", ""],
+    )
+    stage.start()
+    job = stage.finish(job_id)
+    assert job.artifacts == {"out/deep/m.bin": b"model", "result.json": b"r"}
+    listed = {each.name: (each.size_bytes, each.sha256) for each in job.finished.artifacts}
+    assert listed["out/deep/m.bin"] == (5, hashlib.sha256(b"model").hexdigest())
+    assert set(listed) == set(job.artifacts)
+
+
+def test_a_refused_artifact_is_named_and_does_not_fail_the_job(stage: Stage) -> None:
+    stage.plane.faults["artifacts"] = Fault(status=422, code="invalid-input")
+    job_id = stage.give("touch a b", artifacts=["a", "b"])
+    stage.start()
+    finished = stage.finish(job_id).finished
+    assert finished.outcome == "succeeded"
+    assert [each.name for each in finished.artifacts] == ["b"]
+    assert "not stored: a (422" in finished.reason
+
+
+def test_two_jobs_run_side_by_side(stage: Stage) -> None:
+    meet = "touch {mine}; while [ ! -e {other} ]; do sleep 0.02; done"
+    one, two = (str(stage.directory / name) for name in ("one", "two"))
+    jobs = [
+        stage.give(meet.format(mine=one, other=two)),
+        stage.give(meet.format(mine=two, other=one)),
+    ]
+    stage.start()
+    assert [stage.finish(job).finished.outcome for job in jobs] == ["succeeded", "succeeded"]
+
+
+def test_a_job_sees_its_own_variables_and_none_of_the_agents(stage: Stage) -> None:
+    job_id = stage.give("env; pwd", env={"LR": "3e-4", "ORCHCTL_JOB_ID": "forged"}, queue="q")
+    machine = stage.start()
+    lines = stage.finish(job_id).text.splitlines()
+    expected = {f"ORCHCTL_JOB_ID={job_id}", f"ORCHCTL_MACHINE={machine.id}", "ORCHCTL_ATTEMPT=1"}
+    assert expected | {"ORCHCTL_QUEUE=q", "LR=3e-4"} <= set(lines)
+    assert not [line for line in lines if "TOKEN" in line or "forged" in line]
+
+
+def test_a_job_leaves_no_files_and_no_processes(stage: Stage, alive: Callable[[int], bool]) -> None:
+    job_id = stage.give("pwd; setsid sleep 600 & echo $!; sleep 600 & echo $!")
+    stage.start()
+    directory, *pids = stage.finish(job_id).text.split()
+    eventually(lambda: not Path(directory).parent.exists(), "the job's directory is removed")
+    assert not [pid for pid in pids if alive(int(pid))]
+
+
+def test_an_archive_becomes_the_jobs_directory(stage: Stage) -> None:
+    data = archive({"main.sh": "cat data/in.txt", "data/in.txt": "hello"})
+    ref = SourceRef(kind="archive", sha256=hashlib.sha256(data).hexdigest())
+    job_id = stage.give("sh main.sh", source=ref)
+    stage.plane.sources[job_id] = data
+    stage.start()
+    assert stage.finish(job_id).text == "hello"
+
+
+def test_another_archive_than_submitted_is_not_run(stage: Stage) -> None:
+    job_id = stage.give("true", source=SourceRef(kind="archive", sha256="0" * 64))
+    stage.plane.sources[job_id] = archive({"a": "b"})
+    stage.start()
+    job = stage.finish(job_id)
+    assert (job.finished.outcome, job.finished.exit_code, job.starts) == ("failed", -1, 0)
+    assert "SHA-256" in job.finished.reason
+
+
+def test_a_git_commit_is_checked_out_and_the_archive_laid_over_it(stage: Stage) -> None:
+    remote = stage.directory / "remote"
+    git = ["git", "-C", str(remote), "-c", "user.name=t", "-c", "user.email=t@example.org"]
+    subprocess.run(["git", "init", "-q", str(remote)], check=True)
+    (remote / "kept").write_text("committed ")
+    (remote / "changed").write_text("old")
+    subprocess.run([*git, "add", "."], check=True)
+    subprocess.run([*git, "commit", "-qm", "first"], check=True)
+    commit = subprocess.check_output([*git, "rev-parse", "HEAD"], text=True).strip()
+    data = archive({"changed": "new"})
+    ref = SourceRef("git", str(remote), commit, hashlib.sha256(data).hexdigest())
+    job_id = stage.give("cat kept changed", source=ref)
+    stage.plane.sources[job_id] = data
+    stage.start()
+    assert stage.finish(job_id).text.endswith("committed new")
+
+
+def test_a_failing_checkout_fails_the_job_with_gits_own_words(stage: Stage) -> None:
+    gone = str(stage.directory / "gone")
+    job_id = stage.give("true", source=SourceRef("git", gone, "a" * 40))
+    sly = stage.give("true", source=SourceRef("git", gone, "--upload-pack=touch pwned"))
+    stage.start()
+    job = stage.finish(job_id)
+    assert (job.finished.outcome, job.starts) == ("failed", 0)
+    assert "does not exist" in job.finished.reason
+    assert "must be a commit hash" in stage.finish(sly).finished.reason
+
+
+def test_a_dropped_answer_to_finish_is_repeated(stage: Stage) -> None:
+    stage.plane.faults["finish"] = Fault(drop=True)
+    job_id = stage.give("exit 3")
+    stage.start()
+    job = stage.plane.job(job_id)
+    eventually(lambda: len(job.finishes) == 2, "finish is repeated")
+    assert job.finishes[0] == job.finishes[1]
+    assert job.starts == 1
+
+
+def test_a_dropped_answer_to_claim_loses_no_job_and_doubles_none(stage: Stage) -> None:
+    stage.plane.faults["claim"] = Fault(drop=True)
+    job_id = stage.give("echo once")
+    stage.start()
+    job = stage.finish(job_id)
+    assert (job.text, job.starts) == ("once\n", 1)
+
+
+def test_a_refused_start_means_that_the_command_never_runs(stage: Stage) -> None:
+    stage.plane.faults["start"] = Fault(status=409, code="stale-epoch")
+    mark = stage.directory / "ran"
+    refused = stage.give(f"touch {mark}")
+    stage.start()
+    eventually(lambda: "start" not in stage.plane.faults, "the start is refused")
+    stage.finish(stage.give("true"))
+    eventually(lambda: stage.plane.told("beat")[-1]["running"] == [], "nothing runs any more")
+    assert not mark.exists()
+    assert stage.plane.job(refused).finishes == []
+
+
+def test_a_job_that_wants_more_gpus_than_there_are_is_given_back(stage: Stage) -> None:
+    job_id = stage.give("true", gpus=99)
+    stage.start()
+    job = stage.finish(job_id)
+    assert (job.finished.outcome, job.starts) == ("returned", 0)

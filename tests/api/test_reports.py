@@ -1,0 +1,98 @@
+"""Costs, events, metrics and health: the figures agree with the ledger, and filters are checked."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from decimal import Decimal
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from starlette.testclient import TestClient
+
+from control_plane.core.model import MachineState
+from tests.api.world import World
+
+
+def test_costs_by_group_agree_with_the_totals(world: World, applied: TestClient) -> None:
+    world.machine("m-1", MachineState.READY)
+    world.clock.at += timedelta(hours=4)
+    report = applied.get("/v1/costs", params={"by": "cloud,market", "since": "1d"}).json()
+    (row,) = report["rows"]
+    assert row["group"] == {"cloud": "simulated", "market": "on-demand"}
+    assert Decimal(row["cost_usd"]) == Decimal(report["totals"]["cost_usd"]) == 2
+    assert sum(Decimal(point["cost_usd"]) for point in report["series"]) == 2
+    assert report["until"] == world.clock.at.isoformat()
+
+
+def test_costs_of_a_span(world: World, applied: TestClient) -> None:
+    world.machine("m-1", MachineState.READY)
+    world.clock.at += timedelta(hours=4)
+    params = {"since": "2026-03-10T13:00:00Z", "until": "1h", "step": "hour"}
+    report = applied.get("/v1/costs", params=params).json()
+    assert Decimal(report["totals"]["cost_usd"]) == 1
+    assert applied.get("/v1/costs", params={"since": "2026-03-01"}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"by": "colour"},
+        {"since": "soon"},
+        {"since": "99999999999d"},
+        {"since": "0001-01-01T00:00:00+14:00"},
+        {"since": "2026-03-11"},
+        {"since": "1h", "until": "2h"},
+        {"step": "second"},
+        {"since": "300d", "step": "hour"},
+    ],
+)
+def test_costs_nobody_can_compute(client: TestClient, params: dict[str, str]) -> None:
+    assert client.get("/v1/costs", params=params).status_code == 422
+
+
+def test_events_are_filtered_and_paged(applied: TestClient) -> None:
+    job = applied.post("/v1/jobs", json={"command": "true"}).json()
+    applied.post(f"/v1/jobs/{job['id']}/cancel")
+    mine = applied.get("/v1/events", params={"subject": job["id"]}).json()["items"]
+    assert [each["text"] for each in mine] == ["cancelled", "queued in default"]
+    first = applied.get("/v1/events", params={"kind": "job", "limit": 1})
+    link = first.headers["Link"]
+    second = applied.get(link[1 : link.index(">")]).json()
+    assert [*first.json()["items"], *second["items"]] == mine
+    assert applied.get("/v1/events", params={"kind": "gossip"}).status_code == 422
+
+
+def test_the_loop_can_be_woken(world: World, client: TestClient) -> None:
+    before = world.wakes
+    assert client.post("/v1/reconcile").status_code == 202
+    assert world.wakes == before + 1
+
+
+def test_metrics_in_prometheus_text(world: World, applied: TestClient) -> None:
+    applied.post("/v1/jobs", json={"command": "true"})
+    world.machine("m-1", MachineState.READY)
+    world.clock.at += timedelta(hours=4)
+    answer = applied.get("/v1/metrics")
+    assert answer.headers["Content-Type"].startswith("text/plain")
+    samples = {
+        (sample.name, *sorted(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(answer.text)
+        for sample in family.samples
+    }
+    place = (("cloud", "simulated"), ("market", "on-demand"))
+    assert samples["orchctl_queue_depth", ("queue", "default")] == 1
+    assert samples["orchctl_queue_running", ("queue", "default")] == 0
+    assert samples["orchctl_queue_wait_seconds", ("queue", "default")] == 4 * 3600
+    assert samples["orchctl_machines", *place, ("state", "ready")] == 1
+    assert samples["orchctl_spend_usd_total", *place] == 2.0
+    assert samples["orchctl_idle_usd_total", *place] == 0.0
+
+
+def test_metrics_at_midnight_are_no_error(world: World, client: TestClient) -> None:
+    world.clock.at = world.clock.at.replace(hour=0)
+    assert client.get("/v1/metrics").status_code == 200
+
+
+def test_health_needs_no_token(client: TestClient) -> None:
+    answer = client.get("/v1/health", headers={"Authorization": ""})
+    assert answer.json() == {"status": "ok", "version": "0.1.0"}

@@ -1,0 +1,196 @@
+"""Every blob storage writes whole blobs, appends once, and lets no key out of its folder."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from control_plane.blobs.local import LocalBlobs
+from control_plane.errors import Conflict, InvalidInput, NotFound
+from control_plane.ports import Blobs
+
+ALL_BYTES = bytes(range(256)) * 4
+
+
+def test_a_blob_comes_back_byte_by_byte(blobs: Blobs) -> None:
+    blobs.put("sources/abc.tar.gz", ALL_BYTES)
+    assert blobs.get("sources/abc.tar.gz") == ALL_BYTES
+    assert blobs.size("sources/abc.tar.gz") == 1024
+
+
+def test_a_put_replaces_the_whole(blobs: Blobs) -> None:
+    blobs.put("k", b"long and old")
+    blobs.put("k", b"new")
+    assert blobs.get("k") == b"new"
+    blobs.put("k", b"")
+    assert blobs.get("k") == b""
+
+
+def test_what_is_not_there_is_not_found_and_has_no_size(blobs: Blobs) -> None:
+    blobs.put("logs/j-1", b"x")
+    for key in ("nothing", "logs", "logs/j-1/deeper", "logs/j-2"):
+        with pytest.raises(NotFound):
+            blobs.get(key)
+        assert blobs.size(key) == 0
+        assert blobs.read(key, 0, 10) == b""
+
+
+def test_appends_add_up(blobs: Blobs) -> None:
+    assert blobs.append("logs/j-1", 0, b"hello ") == 6
+    assert blobs.append("logs/j-1", 6, b"world") == 11
+    assert blobs.get("logs/j-1") == b"hello world"
+
+
+@pytest.mark.parametrize(
+    ("offset", "data", "result"),
+    [
+        (0, b"abcd", b"abcd"),  # the same again
+        (0, b"ab", b"abcd"),  # a part of it again
+        (2, b"cd", b"abcd"),
+        (2, b"cdef", b"abcdef"),  # half known, half new
+        (0, b"abcdef", b"abcdef"),
+        (4, b"ef", b"abcdef"),
+        (4, b"", b"abcd"),
+        (1, b"", b"abcd"),
+    ],
+)
+def test_an_append_skips_what_is_known(
+    blobs: Blobs, offset: int, data: bytes, result: bytes
+) -> None:
+    blobs.append("k", 0, b"abcd")
+    assert blobs.append("k", offset, data) == len(result)
+    assert blobs.get("k") == result
+
+
+def test_an_append_beyond_the_end_is_a_conflict_and_changes_nothing(blobs: Blobs) -> None:
+    blobs.append("k", 0, b"abcd")
+    for key, offset in (("k", 5), ("new", 1)):
+        with pytest.raises(Conflict):
+            blobs.append(key, offset, b"x")
+    assert blobs.get("k") == b"abcd"
+    assert blobs.size("new") == 0
+
+
+def test_reads_take_a_part(blobs: Blobs) -> None:
+    blobs.put("k", b"0123456789")
+    assert blobs.read("k", 0, 4) == b"0123"
+    assert blobs.read("k", 8, 4) == b"89"
+    assert blobs.read("k", 10, 4) == b""
+    assert blobs.read("k", 99, 4) == b""
+    assert blobs.read("k", 3, 0) == b""
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "",
+        "/etc/passwd",
+        "../up",
+        "a/../../up",
+        "a/..",
+        ".",
+        ".hidden",
+        "a/.hidden",
+        "a//b",
+        "a/",
+        "a\\b",
+        "a b",
+        "a\nb",
+        "a\n",
+        "a\0b",
+        "é",
+        "a:b",
+        "~root",
+        "-rf",
+        "x" * 201,
+        "/".join(["x" * 100] * 9),
+    ],
+)
+def test_unsafe_keys_are_invalid_everywhere(blobs: Blobs, key: str) -> None:
+    for call in (
+        lambda: blobs.put(key, b""),
+        lambda: blobs.get(key),
+        lambda: blobs.append(key, 0, b""),
+        lambda: blobs.read(key, 0, 1),
+        lambda: blobs.size(key),
+    ):
+        with pytest.raises(InvalidInput):
+            call()
+
+
+@pytest.mark.parametrize("key", ["a", "logs/j-7k2m9/1", "x/A_b.c+d=e@f-g", "1/2/3", "_", "x" * 200])
+def test_safe_keys_are_taken(blobs: Blobs, key: str) -> None:
+    blobs.put(key, b"x")
+    assert blobs.get(key) == b"x"
+
+
+def test_threads_that_repeat_the_same_appends_write_each_byte_once(blobs: Blobs) -> None:
+    whole = bytes(number % 251 for number in range(200))
+
+    def send(_: int) -> None:
+        offset = 0
+        while offset < len(whole):
+            offset = blobs.append("k", offset, whole[offset : offset + 7])
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(send, range(4)))
+    assert blobs.get("k") == whole
+
+
+def put_all(blobs: Blobs, versions: list[bytes]) -> None:
+    for version in versions:
+        blobs.put("k", version)
+
+
+def test_a_reader_beside_a_writer_sees_one_whole_blob(blobs: Blobs) -> None:
+    versions = [bytes([number]) * 50_000 for number in range(30)]
+    blobs.put("k", versions[0])
+    with ThreadPoolExecutor(1) as pool:
+        writing = pool.submit(put_all, blobs, versions)
+        seen = [blobs.get("k")]
+        while not writing.done():
+            seen.append(blobs.get("k"))
+        writing.result()
+    assert set(seen) <= set(versions)
+    assert blobs.get("k") == versions[-1]
+
+
+# ---------------------------------------------------------------------------- files on this disk
+
+
+def test_files_lie_below_the_root_and_nothing_unfinished_stays(tmp_path: Path) -> None:
+    blobs = LocalBlobs(tmp_path / "blobs")
+    blobs.put("a/b", b"1")
+    blobs.append("c", 0, b"2")
+    files = [path.relative_to(tmp_path) for path in tmp_path.rglob("*") if path.is_file()]
+    assert sorted(map(str, files)) == ["blobs/a/b", "blobs/c"]
+    assert LocalBlobs(tmp_path / "blobs").get("a/b") == b"1"
+
+
+def test_a_put_that_fails_leaves_the_old_blob(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blobs = LocalBlobs(tmp_path)
+    blobs.put("k", b"old")
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("control_plane.blobs.local.os.fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        blobs.put("k", b"new")
+    assert blobs.get("k") == b"old"
+    assert not list((tmp_path / ".unfinished").iterdir())
+
+
+def test_a_key_cannot_lie_below_another_blob_or_above_one(tmp_path: Path) -> None:
+    blobs = LocalBlobs(tmp_path)
+    blobs.put("a", b"1")
+    blobs.put("b/c", b"2")
+    for key in ("a/x", "a/x/y", "b"):
+        with pytest.raises(InvalidInput):
+            blobs.put(key, b"3")
+        with pytest.raises(InvalidInput):
+            blobs.append(key, 0, b"3")

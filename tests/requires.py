@@ -1,0 +1,32 @@
+"""Programs that some tests drive and that pip cannot bring.
+
+Without one, those tests skip and say what to install; with ORCHCTL_REQUIRE_ALL=1 they fail, so that
+a machine meant to run everything cannot silently run less.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+
+import pytest
+
+_CHROMIUM = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome")
+
+
+def chromium() -> str:
+    """The path of a Chromium, or a skip."""
+    for name in _CHROMIUM:
+        if found := shutil.which(name):
+            return found
+    return missing(
+        f"no Chromium on the path (looked for {', '.join(_CHROMIUM)}); "
+        "install it with: sudo apt-get install --yes chromium"
+    )
+
+
+def missing(reason: str) -> str:
+    """Skip the test for this reason, or fail it where everything is required."""
+    if os.environ.get("ORCHCTL_REQUIRE_ALL") == "1":
+        pytest.fail(reason)
+    pytest.skip(reason)
