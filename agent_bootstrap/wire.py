@@ -2,12 +2,12 @@
 
 Each route is `POST /v1/agent/<name>` with JSON both ways, unless said otherwise. After `register`
 every request carries `Authorization: Bearer <session token>`. Every message may be repeated: the
-control plane answers a repeat as it answered the first. Unknown fields are ignored by both sides, so
-an older agent talks to a newer control plane and the other way round.
+control plane answers a repeat as it answered the first. Unknown fields are ignored by both sides,
+so an older agent talks to a newer control plane and the other way round.
 
 Refusals: 401 the session is over (the agent ends its machine), 409 with problem type `stale-epoch`
-(the agent kills that job and says nothing more of it), 410 the machine's record is closed (the agent
-ends its machine), 5xx or no answer (repeat with backoff until the contact time-out).
+(the agent kills that job and says nothing more of it), 410 the machine's record is closed (the
+agent ends its machine), 5xx or no answer (repeat with backoff until the contact time-out).
 """
 
 from dataclasses import asdict, dataclass, field, fields, is_dataclass

@@ -4,6 +4,7 @@ it gets to run, what it reports. A machine can touch only its own leases.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -325,8 +326,10 @@ def log_key(job_id: str, epoch: int) -> str:
 
 
 def artifact_key(job_id: str, epoch: int, name: str) -> str:
-    """Where an artifact of an attempt is kept."""
-    return f"jobs/{job_id}/{epoch}/artifacts/{name}"
+    """Where an artifact of an attempt is kept: by a digest, since a user's file name may hold
+    what a key may not."""
+    digest = hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()
+    return f"jobs/{job_id}/{epoch}/artifacts/{digest}"
 
 
 def free_capacity(machine: Machine, leases: Sequence[Lease]) -> Capacity:
@@ -342,7 +345,8 @@ def _found_capacity(machine: Machine, found: wire.Found) -> Capacity:
     was bought is used for what it has; one that has more is used for all of it."""
     return Capacity(
         gpus=found.gpus,
-        gpu_name=found.gpu_name or machine.offer.capacity.gpu_name,
+        # The catalogue's name, which jobs ask by; drivers call the same card other things.
+        gpu_name=(machine.offer.capacity.gpu_name or found.gpu_name) if found.gpus else "",
         gpu_memory_gib=found.gpu_memory_gib,
         cpus=found.cpus,
         memory_mib=found.memory_mib,

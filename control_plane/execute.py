@@ -169,8 +169,9 @@ class _Run:
             # The row changed since the snapshot was read; the next tick decides on what it is now.
             self.done.unsettled = True
         except Exception as error:  # noqa: BLE001 - one bad row must never stop the others
-            self.done.errors.append(f"{subject}: {type(error).__name__}: {error}")
-            self._note("error", subject, f"{type(error).__name__}: {error}", code="action-failed")
+            said = error if isinstance(error, ProviderError) else _as_transient(error)
+            self.done.errors.append(f"{subject}: {said.raw_code}: {said}")
+            self._note("error", subject, f"{said.raw_code}: {said}", code="action-failed")
 
     # ---------------------------------------------------------------------- actions
 

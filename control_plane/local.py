@@ -5,14 +5,10 @@ run.
 from __future__ import annotations
 
 import fcntl
-import logging
 import os
-import signal
 import socket
-import sys
 import threading
 import time
-import webbrowser
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,19 +16,18 @@ from pathlib import Path
 import uvicorn
 
 from control_plane.agents import AgentSettings
-from control_plane.config.load import load_text, read_text
 from control_plane.core.lifecycle import MACHINE_ENDED
 from control_plane.core.snapshot import Timing
-from control_plane.errors import OrchctlError, Unavailable
+from control_plane.errors import Unavailable
 from control_plane.execute import no_checkpoint
 from control_plane.loop import Pace
 from control_plane.wiring import ControlPlane, EmbeddedSettings, embedded
-from orchctl import contexts
 
 KEEP_ALIVE_S = 75
 """Longer than any agent's beat: a shorter one closes connections that are about to be used."""
 
 _END_WAIT_S = 20.0
+_DEFAULTS = EmbeddedSettings(state_dir=Path(), server_url="")
 
 
 class Server:
@@ -100,9 +95,9 @@ def serving(
     state_dir: Path,
     *,
     port: int = 0,
-    timing: Timing | None = None,
-    agents: AgentSettings | None = None,
-    pace: Pace | None = None,
+    timing: Timing = _DEFAULTS.timing,
+    agents: AgentSettings = _DEFAULTS.agents,
+    pace: Pace = _DEFAULTS.pace,
     checkpoint: Callable[[str], None] = no_checkpoint,
 ) -> Iterator[Server]:
     """Run the control plane over a directory while the block lasts. Raises `Unavailable` when
@@ -114,9 +109,9 @@ def serving(
         settings = EmbeddedSettings(
             state_dir=state_dir.resolve(),
             server_url=url,
-            timing=timing or Timing(),
-            agents=agents or AgentSettings(),
-            pace=pace or Pace(at_least_s=5.0),
+            timing=timing,
+            agents=agents,
+            pace=pace,
         )
         server = Server(embedded(settings, checkpoint=checkpoint), listening, url)
         server.start()
@@ -124,46 +119,6 @@ def serving(
             yield server
         finally:
             server.stop()
-
-
-def up(state_dir: Path, port: int, config: Path | None, open_browser: bool) -> int:
-    """Serve until interrupted, then end what was started. Returns the exit code."""
-    logging.basicConfig(format="%(asctime)s %(name)s: %(message)s", level=logging.INFO)
-    try:
-        with serving(state_dir, port=port) as server:
-            _greet(server)
-            if config is not None:
-                document = read_text(config)
-                policy = load_text(document, name=str(config))
-                server.plane.fleet.apply(document, policy, expected_version=None, actor="up")
-                _say(f"applied {config} as autoscaler {policy.name}")
-            if open_browser:
-                webbrowser.open(server.login_url)
-            _until_interrupted()
-            _say("ending machines; jobs that run are given back to their queues")
-            left = server.end_machines()
-            _say("nothing is left running" if not left else f"{left} machines did not end")
-            return 1 if left else 0
-    except OrchctlError as error:
-        _say(f"error: {error}")
-        if error.fix:
-            _say(f"  fix: {error.fix}")
-        return 2
-
-
-def _greet(server: Server) -> None:
-    contexts.add("local", server=server.url, token=server.plane.admin_token)
-    _say(f"orchctl is up at {server.url}")
-    _say(f"  dashboard   {server.login_url}")
-    _say("  command line: context `local` is set, try `orchctl queue list`")
-    _say("  Ctrl-C ends it and its machines")
-
-
-def _until_interrupted() -> None:
-    stopped = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stopped.set())
-    stopped.wait()
 
 
 @contextmanager
@@ -195,7 +150,3 @@ def _listen(port: int) -> socket.socket:
         ) from None
     listening.listen(128)
     return listening
-
-
-def _say(text: str) -> None:
-    sys.stderr.write(f"{text}\n")

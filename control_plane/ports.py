@@ -349,6 +349,10 @@ class ControlStore(Protocol):
     def answer_abandon(self, key: str) -> None:
         """Free a reserved key: the request failed and may be repeated."""
 
+    def answer_abandon_all(self) -> None:
+        """Free every reserved key. For a server that has just started and is the only one: whoever
+        was answering them is dead."""
+
 
 class Store(
     AutoscalerStore, QueueStore, JobStore, MachineStore, LedgerStore, ControlStore, Protocol

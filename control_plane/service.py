@@ -185,6 +185,9 @@ class Service:
         if final is None:
             need = self._next_need(job, outcome)
             done = self.store.job_requeue(job.id, epoch, ending, need=need, now=now)
+            if done.cancel_requested:
+                # Somebody asked while it was on its way back: it must not run again.
+                done = self.store.job_cancel(job.id, reason=reason, now=now)
             self.note("job", job.id, f"given back to {job.queue}: {reason.sentence}")
         else:
             if final is JobState.EXHAUSTED:
@@ -272,7 +275,7 @@ class Service:
         pools = [document.pools[name] for name in queue.pools]
         providers = sorted({cloud.provider for pool in pools for cloud in pool.clouds})
         offers = self.prices.offers(providers)
-        if any(pool.accepts(o) and o.capacity.fits(need) for pool in pools for o in offers):
+        if any(o.capacity.fits(need) for pool in pools for o in pool.matching(offers)):
             return
         raise Refused(
             f"no pool of queue {queue.name} can ever run this job: it needs {need_text(need)}; "
@@ -305,7 +308,7 @@ def final_state(job: Job, outcome: str) -> JobState | None:
 
 
 def _nearest(pool: PoolPolicy, offers: Sequence[Offer]) -> str:
-    mine = [offer for offer in offers if pool.accepts(offer)]
+    mine = pool.matching(offers)
     if not mine:
         return f"pool {pool.name} has no offer at all"
     biggest = max(mine, key=lambda o: (o.capacity.gpus, o.capacity.cpus, o.key)).capacity

@@ -47,7 +47,10 @@ class EmbeddedSettings:
     server_url: str
     """Where agents and people reach it."""
     timing: Timing = field(default_factory=Timing)
-    agents: AgentSettings = field(default_factory=AgentSettings)
+    agents: AgentSettings = field(
+        # A server on the same machine that stays away this long was killed, not cut off.
+        default_factory=lambda: AgentSettings(contact_timeout_s=120.0)
+    )
     pace: Pace = field(default_factory=lambda: Pace(at_least_s=5.0))
     """Looking costs nothing here, so it is done more often than in a cloud."""
 
@@ -80,6 +83,7 @@ def embedded(
     clock = SystemClock()
     ids = TimeOrderedIds(clock.now)
     store = SqliteStore(state / "orchctl.db")
+    store.answer_abandon_all()
     local = LocalProvider(state / "machines", now=clock.now)
     providers = {"local": local}
     prices = LivePrices(providers, load_offers, clock.now)

@@ -1,4 +1,4 @@
-"""`orchctl demo`: the product's main job, done for real on this machine, with something going wrong.
+"""`orchctl demo`: the main job, done for real on this machine, with something going wrong.
 
 A training sweep is handed to two queues. Machines start, take jobs and work; one job fails on
 purpose; one machine is killed half-way and its job finishes on another. In the end the queues are

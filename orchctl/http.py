@@ -15,6 +15,9 @@ from orchctl.errors import BY_CODE, BY_STATUS, Detail, OrchctlError, Unavailable
 
 ATTEMPTS = 5
 """Tries of one request: with the pauses below they bridge a restart of the server (about 3 s)."""
+IN_FLIGHT_ATTEMPTS = 70
+"""Tries, a second apart, of a request whose first try is still being answered. When the server died
+over it, its key is free again after a minute."""
 PAUSE_FIRST_S = 0.2
 PAUSE_MAX_S = 10.0
 """Also bounds what a `Retry-After` can make us wait before each try."""
@@ -100,15 +103,15 @@ class Transport:
         return response
 
     def _send(self, request: httpx2.Request) -> httpx2.Response:
-        for attempt in range(1, ATTEMPTS + 1):
+        for attempt in range(1, IN_FLIGHT_ATTEMPTS + 1):
             try:
                 response = self._http.send(request)
             except httpx2.TransportError as error:
-                if attempt == ATTEMPTS or not _may_repeat(request, error):
+                if attempt >= ATTEMPTS or not _may_repeat(request, error):
                     raise self._silent(error) from error
                 self._sleep(pause(attempt, ""))
                 continue
-            if attempt == ATTEMPTS or not _asks_again(response):
+            if attempt >= _attempts(response):
                 return response
             self._sleep(pause(attempt, response.headers.get("Retry-After", "")))
         raise AssertionError("the last attempt returns or raises")
@@ -169,10 +172,11 @@ def _document(response: httpx2.Response) -> Mapping[str, Any]:
     return data if isinstance(data, dict) else {}
 
 
-def _asks_again(response: httpx2.Response) -> bool:
-    # A 409 that names a time is a key whose first request, its answer lost, is still at work.
-    later = response.status_code == 409 and "Retry-After" in response.headers
-    return later or response.status_code in _TRY_AGAIN
+def _attempts(response: httpx2.Response) -> int:
+    """How often a request that got this answer is worth sending in all."""
+    if response.status_code == 409 and "Retry-After" in response.headers:
+        return IN_FLIGHT_ATTEMPTS
+    return ATTEMPTS if response.status_code in _TRY_AGAIN else 1
 
 
 def _given(value: object) -> bool:

@@ -191,9 +191,18 @@ def error_lines(error: OrchctlError) -> Iterable[str]:
     if error.why:
         yield f"  {error.why}"
     for detail in error.details:
-        yield f"  {detail.pointer}: {detail.text}" if detail.pointer else f"  {detail.text}"
+        yield from _detail_lines(detail.pointer, detail.text.splitlines())
     if error.fix:
         yield f"  fix: {error.fix}"
+
+
+def _detail_lines(pointer: str, text: Sequence[str]) -> Iterable[str]:
+    if len(text) == 1:
+        yield f"  {pointer}: {text[0]}" if pointer else f"  {text[0]}"
+        return
+    yield f"  {pointer}"
+    for line in text:
+        yield f"    {line}"
 
 
 def print_error(error: OrchctlError) -> None:

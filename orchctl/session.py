@@ -234,7 +234,7 @@ def _config_error(error: ServerConfigError) -> ConfigError:
         f"{error.problems[0].file} has {output.count(len(error.problems), 'mistake')}",
         details=[
             Detail(
-                pointer=" ".join((each.place, each.path)).strip(), text="; ".join(each.sentences)
+                pointer="  ".join((each.place, each.path)).strip(), text="\n".join(each.sentences)
             )
             for each in error.problems
         ],

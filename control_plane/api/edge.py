@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import html
 import logging
+import re
 import secrets
 
 from starlette.datastructures import MutableHeaders
@@ -19,8 +20,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from control_plane.api import problems
 from control_plane.api.auth import Auth
 from control_plane.api.deps import ApiSettings
-from control_plane.api.problems import TooLarge, Unauthenticated
-from control_plane.errors import InvalidInput, OrchctlError
+from control_plane.api.problems import Misdirected, TooLarge, Unauthenticated
+from control_plane.errors import OrchctlError
 from control_plane.ports import Clock
 
 PUBLIC = frozenset({"/v1/health", "/login"})
@@ -32,6 +33,8 @@ stand before there can be one."""
 JSON_MAX_BYTES = 10 * 2**20
 BYTES_MAX_BYTES = 64 * 2**20
 """Of a source archive, an artifact or a piece of a log: held in memory while it is stored."""
+
+_HOST = re.compile(r"(\[[0-9a-f:.]+\]|[^\[\]:]+)(?::[0-9]*)?")
 
 _HEADERS = {
     "Content-Security-Policy": (
@@ -82,7 +85,7 @@ class Edge:
 
     def _check_host(self, request: Request) -> None:
         if self._hosts and _host_name(request.headers.get("host", "")) not in self._hosts:
-            raise InvalidInput(
+            raise Misdirected(
                 "this server does not answer to that host name",
                 fix="use the address that the server printed when it started",
             )
@@ -149,8 +152,9 @@ def _too_large(limit: int) -> TooLarge:
 
 
 def _host_name(host: str) -> str:
-    name = host.lower()
-    return name.partition("]")[0] + "]" if name.startswith("[") else name.partition(":")[0]
+    """The name in a `Host` header, without the port; empty when it is none."""
+    found = _HOST.fullmatch(host.lower())
+    return found[1] if found else ""
 
 
 def _wants_page(request: Request) -> bool:

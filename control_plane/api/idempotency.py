@@ -35,6 +35,7 @@ IdempotencyKey = Annotated[
     Header(
         alias=HEADER,
         max_length=KEY_MAX,
+        pattern="^[ -~]*$",
         description="A name for this request: repeating it with the same name changes nothing.",
     ),
 ]

@@ -41,13 +41,11 @@ def message(kind: type[M], body: bytes) -> M:
         data = json.loads(body or b"{}", parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
         raise Malformed("the body is not JSON") from error
-    if not isinstance(data, dict):
-        raise InvalidInput("the body is not a JSON object")
     try:
+        _check(kind, data, kind.__name__)
         found = wire.parse(kind, data)
-        _check(kind, found, kind.__name__)
         _check_meaning(found)
-    except (ValueError, TypeError) as error:
+    except ValueError as error:
         raise InvalidInput(str(error)) from error
     return found
 
@@ -75,19 +73,25 @@ def _check(hint: Any, value: Any, where: str) -> None:
     """Raise `ValueError` where a value is not of its type, or beyond all measure."""
     if is_dataclass(hint):
         hints = get_type_hints(hint)
-        for each in fields(hint):
-            _check(hints[each.name], getattr(value, each.name), f"{where}.{each.name}")
+        for name in _keys(value, where) & set(hints):
+            _check(hints[name], value[name], f"{where}.{name}")
     elif get_origin(hint) is list:
         _check_items(get_args(hint)[0], value, where)
     elif get_origin(hint) is dict:
-        _check_items(str, [*value, *value.values()] if isinstance(value, dict) else None, where)
+        _check_items(str, [*_keys(value, where), *value.values()], where)
     elif not _is_plain(hint, value):
         raise ValueError(f"{where} is not a usable {hint.__name__}")
 
 
+def _keys(value: Any, where: str) -> set[str]:
+    if not isinstance(value, dict):
+        raise ValueError(f"{where} is not a JSON object")
+    return set(value)
+
+
 def _check_items(hint: Any, items: Any, where: str) -> None:
     if not isinstance(items, list) or len(items) > LIST_MAX:
-        raise ValueError(f"{where} is not a usable collection")
+        raise ValueError(f"{where} is not a usable list")
     for item in items:
         _check(hint, item, where)
 

@@ -9,9 +9,11 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import iter_route_contexts
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
+from starlette.routing import compile_path
 
 from control_plane.agents import Gone
 from control_plane.config.errors import ConfigError
@@ -89,6 +91,12 @@ class TooLarge(InvalidInput):
     code = "too-large"
 
 
+class Misdirected(InvalidInput):
+    """The request was meant for another server."""
+
+    code = "misdirected"
+
+
 class Malformed(InvalidInput):
     """The request cannot be read at all."""
 
@@ -106,6 +114,7 @@ _STATUS: Sequence[tuple[type[Exception], int]] = (
     (Refused, 409),
     (TooLarge, 413),
     (Malformed, 400),
+    (Misdirected, 421),
     (InvalidInput, 422),
     (Unavailable, 503),
     (ProviderError, 502),
@@ -187,7 +196,26 @@ def respond(
     return JSONResponse(to_json(body), int(status), dict(headers or {}), MEDIA_TYPE)
 
 
-def _of_invalid(error: RequestValidationError) -> Response:
+def _of_http(request: Request, error: HTTPException) -> Response:
+    if error.status_code == 405:
+        error.headers = {"Allow": ", ".join(_allowed(request))}
+    return of_http(error)
+
+
+def _allowed(request: Request) -> Sequence[str]:
+    """The methods that a path answers; the framework names only those of its first route."""
+    path = request.url.path
+    routes = iter_route_contexts(request.app.routes)
+    found = {
+        method
+        for route in routes
+        if compile_path(route.path)[0].match(path)
+        for method in route.methods or ()
+    }
+    return sorted(found | {"HEAD"} if "GET" in found else found)
+
+
+def _of_invalid(_request: Request, error: RequestValidationError) -> Response:
     found = error.errors()
     if any(each["type"] == "json_invalid" for each in found):
         return of_error(Malformed("the body is not JSON"))
@@ -197,22 +225,26 @@ def _of_invalid(error: RequestValidationError) -> Response:
     return respond(422, InvalidInput.code, title=_title(InvalidInput), detail=first, errors=faults)
 
 
-def _of_transition(error: IllegalTransition) -> Response:
+def _of_ours(_request: Request, error: OrchctlError) -> Response:
+    return of_error(error)
+
+
+def _of_transition(_request: Request, error: IllegalTransition) -> Response:
     return of_error(Refused(str(error)))
 
 
-_Answer = Callable[[Any], Response]
-_HANDLERS: Mapping[type[Exception], _Answer] = {
-    OrchctlError: of_error,
-    HTTPException: of_http,
+_HANDLERS: Mapping[type[Exception], Callable[[Request, Any], Response]] = {
+    OrchctlError: _of_ours,
+    HTTPException: _of_http,
     RequestValidationError: _of_invalid,
     IllegalTransition: _of_transition,
 }
 
 
-def _handler(answer: _Answer) -> Callable[[Request, Exception], Any]:
-    async def handle(_request: Request, error: Exception) -> Response:
-        return answer(error)
+def _handler(answer: Callable[[Request, Any], Response]) -> Callable[[Request, Exception], Any]:
+    # A coroutine, because the framework would send a plain function to a thread.
+    async def handle(request: Request, error: Exception) -> Response:
+        return answer(request, error)
 
     return handle
 

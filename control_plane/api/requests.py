@@ -5,7 +5,15 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from control_plane.api.fields import (
@@ -39,7 +47,15 @@ CPUS_MAX = 4096
 
 
 class _Input(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, hide_input_in_errors=True
+    )
+
+
+def _as_text(value: object) -> object:
+    if isinstance(value, str):
+        return value
+    raise PydanticCustomError("moment", "write it as ISO 8601 text")
 
 
 def _utc(moment: datetime) -> datetime:
@@ -49,7 +65,9 @@ def _utc(moment: datetime) -> datetime:
         raise PydanticCustomError("moment", "this is beyond the calendar") from None
 
 
-Moment = Annotated[AwareDatetime, AfterValidator(_utc)]
+Moment = Annotated[
+    AwareDatetime, Field(strict=False), BeforeValidator(_as_text), AfterValidator(_utc)
+]
 Env = Annotated[dict[EnvName, EnvValue], Field(max_length=256)]
 
 

@@ -71,9 +71,8 @@ def _machine_bounds(tree: Tree, pool: str) -> Iterator[Problem]:
         loc = ("pools", pool, "warm", at, "machines")
         kept = _whole(tree.at(*loc))
         if kept is not None and kept > most:
-            yield tree.problem(
-                loc, f"this keeps {kept} machines warm, but `machines.{limit}", fix=fix
-            )
+            what = f"this keeps {kept} machines warm, but `machines.{limit}"
+            yield tree.problem(loc, what, fix=fix)
 
 
 def _lifetimes(tree: Tree, pool: str) -> Iterator[Problem]:

@@ -92,6 +92,8 @@ def _elsewhere(word: str) -> str:
 
 def _example(loc: Loc) -> str:
     """How the field at a place looks, ready to be added; empty when no example is kept for it."""
+    if not loc:
+        return ""
     field, place = str(loc[-1]), place_of(loc[:-1])
     usual = _EXAMPLES.get(field, "")
     return _EXAMPLES_AT.get((*place.pattern, field), usual) if place else usual

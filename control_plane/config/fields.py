@@ -58,6 +58,8 @@ def kind_of(value: object) -> str:
         case list():
             return "a list"
     shown = str(value)
+    if "://" in shown:
+        return "an address"  # it may carry a secret, as webhooks do
     return f"`{shown}`" if len(shown) <= 40 else f"`{shown[:37]}…`"
 
 
@@ -73,11 +75,12 @@ def _unit(parse: Callable[[str], Any], example: str) -> PlainValidator:
     return PlainValidator(read)
 
 
-def _word(noun: str, pattern: str, why: str) -> AfterValidator:
+def _word(noun: str, pattern: str, why: str, *, guess: bool = False) -> AfterValidator:
     def check(value: str) -> str:
         if not re.fullmatch(pattern, value):
             plain = re.sub(r"[^a-z0-9]+", "-", value.lower()).strip("-")
-            fix = f"did you mean `{plain}`?" if re.fullmatch(pattern, plain) else ""
+            known = guess and re.fullmatch(pattern, plain)
+            fix = f"did you mean `{plain}`?" if known else ""
             raise refusal(f"{kind_of(value)} is not a {noun}", why=why, fix=fix)
         return value
 
@@ -121,9 +124,8 @@ def _cron(value: str) -> str:
         # Any date will do: the question is whether the line can be read, and ever fires.
         fires = next(CronSim(value, datetime(2024, 1, 1)), None)  # noqa: DTZ001
     except CronSimError as error:
-        raise refusal(
-            f"{kind_of(value)} is not a cron line: {str(error).lower()}", why=forms
-        ) from None
+        what = f"{kind_of(value)} is not a cron line: {str(error).lower()}"
+        raise refusal(what, why=forms) from None
     if fires is None:
         raise refusal(f"{kind_of(value)} never fires: no such day exists", why=forms)
     return value
@@ -233,6 +235,7 @@ Name = Annotated[
         "name",
         _NAME,
         "names have 1 to 40 lower-case letters, digits and `-`, and start with a letter",
+        guess=True,
     ),
     Field(json_schema_extra={"pattern": f"^{_NAME}$"}),
 ]

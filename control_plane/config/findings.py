@@ -164,8 +164,10 @@ def _models(pool: PoolPolicy, offers: Sequence[Offer]) -> str:
     models = {offer.capacity.gpu_name for offer in offers if offer.provider in clouds} - {""}
     name = pool.gpu.name if pool.gpu else ""
     if name and name not in models:
-        hint = did_you_mean(name, models) or f"they sell {', '.join(sorted(models)) or 'none'}"
-        return f"its clouds sell no GPU `{name}`; {hint}"
+        # Short model names all look alike: a T4 is nothing like an L4.
+        hint = did_you_mean(name, models) if len(name) > 3 else ""
+        sold = f"they sell {', '.join(sorted(models)) or 'none'}"
+        return f"its clouds sell no GPU `{name}`; {hint or sold}"
     return "more than one of its limits would have to be wider"
 
 

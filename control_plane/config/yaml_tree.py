@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ruamel.yaml import YAML
+from ruamel.yaml.composer import Composer, ComposerError
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from ruamel.yaml.reader import ReaderError
@@ -23,12 +24,14 @@ BYTES_MAX = 1_000_000
 NODES_MAX = 10_000
 """Values after aliases are written out: far above any real document, far below what hurts."""
 DEPTH_MAX = 20
-_DEPTH = f"{DEPTH_MAX} levels are allowed; an alias inside its own anchor has no end"
+_TOO_MANY = f"the document has more than {NODES_MAX} values, aliases written out"
+_TOO_DEEP = f"the document is nested more than {DEPTH_MAX} levels deep"
 
 Loc = tuple[str | int, ...]
 Position = tuple[int, int]
 """Line and column, both from 1."""
 
+_START = "`orchctl autoscaler init` writes an example to start from"
 _TAG = "tag:yaml.org,2002:"
 _KNOWN_TAGS = frozenset(
     f"{_TAG}{name}"
@@ -75,7 +78,7 @@ _SYNTAX: tuple[tuple[str, str, str], ...] = (
     ),
     ("unexpected end of stream", "a quoted text that is not closed", "add the closing quote"),
     (
-        "undefined alias '(.*)'",
+        "undefined alias ['\"](.*)['\"]",
         "the alias `*{0}` has no anchor",
         "mark the value it stands for with `&{0}`, above this line",
     ),
@@ -137,16 +140,10 @@ def path_text(loc: Loc) -> str:
 def read_yaml(text: str, *, name: str) -> Tree:
     """Read one document; raises `ConfigError` when it is not YAML, not a map, or far too large."""
     if len(text) > BYTES_MAX or len(text.encode(errors="replace")) > BYTES_MAX:
-        raise _whole(
-            name, "the file is larger than 1 MB", "a configuration is a few kilobytes of YAML"
-        )
+        raise _whole(name, "the file is larger than 1 MB", "a configuration is a few kilobytes")
     node = _compose(text, name)
     if node is None:
-        raise _whole(
-            name,
-            "the file is empty",
-            fix="`orchctl autoscaler init` writes an example to start from",
-        )
+        raise _whole(name, "the file is empty", fix=_START)
     if not isinstance(node, MappingNode):
         kind = "a list" if isinstance(node, SequenceNode) else "a single value"
         raise ConfigError(
@@ -157,7 +154,7 @@ def read_yaml(text: str, *, name: str) -> Tree:
                     col=node.start_mark.column + 1,
                     what=f"the document is {kind}",
                     why="it must be a map that starts with `apiVersion: orchctl/v1`",
-                    fix="`orchctl autoscaler init` writes an example to start from",
+                    fix=_START,
                 )
             ]
         )
@@ -167,15 +164,35 @@ def read_yaml(text: str, *, name: str) -> Tree:
 # ------------------------------------------------------------------------------- syntax
 
 
+class _BoundedComposer(Composer):
+    """Stops early, so that a hostile megabyte costs no more time than a large document."""
+
+    def __init__(self, loader: Any = None) -> None:
+        super().__init__(loader=loader)
+        self.warn_double_anchors = False  # allowed by YAML: the later anchor holds
+        self.seen = 0
+        self.level = 0
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        self.seen += 1
+        self.level += 1
+        if self.seen > NODES_MAX or self.level > DEPTH_MAX:
+            limit = _TOO_MANY if self.seen > NODES_MAX else _TOO_DEEP
+            raise ComposerError(None, None, limit, self.parser.peek_event().start_mark)
+        node = super().compose_node(parent, index)
+        self.level -= 1
+        return node
+
+
 def _compose(text: str, name: str) -> Node | None:
+    yaml = YAML(typ="safe", pure=True)
+    yaml.Composer = _BoundedComposer
     try:
-        node: Node | None = YAML(typ="safe", pure=True).compose(text)
+        node: Node | None = yaml.compose(text)
     except ReaderError as error:
         raise ConfigError([_bad_character(text, error, name)]) from None
     except MarkedYAMLError as error:
         raise ConfigError([_syntax_problem(error, name)]) from None
-    except RecursionError:
-        raise _whole(name, "the document is nested too deeply", _DEPTH) from None
     except (
         YAMLError,
         ValueError,
@@ -208,7 +225,7 @@ def _in_our_words(text: str) -> tuple[str, str]:
     for pattern, what, fix in _SYNTAX:
         if match := re.search(pattern, text):
             return what.format(*match.groups()), fix.format(*match.groups())
-    return f"broken YAML: {text}", ""
+    return text if text in (_TOO_MANY, _TOO_DEEP) else f"broken YAML: {text}", ""
 
 
 def _bad_character(text: str, error: ReaderError, name: str) -> Problem:
@@ -301,12 +318,12 @@ class _Reader:
         )
 
     def _count(self, node: Node, loc: Loc) -> None:
+        """Aliases written out: one text may stand for far more values than it has."""
         self.count += 1
         if self.count > NODES_MAX:
-            why = "aliases (`*name`) that repeat one another grow without end"
-            raise _whole(self.name, f"the document has more than {NODES_MAX} values", why)
+            raise _whole(self.name, _TOO_MANY, "aliases (`*name`) of aliases multiply")
         if len(loc) > DEPTH_MAX:
-            self._add(node, (), "the document is nested too deeply", _DEPTH)
+            self._add(node, (), _TOO_DEEP, "an alias inside its own anchor has no end")
             raise ConfigError(self.problems)
 
     def _add(self, node: Node, loc: Loc, what: str, why: str = "", fix: str = "") -> None:

@@ -7,6 +7,7 @@ launch may still fall back to. So the caps hold at every moment, not only when a
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from decimal import Decimal
 
 from control_plane.core import reasons
@@ -71,15 +72,37 @@ class Caps:
             return reasons.cap_period("month", self._spend.month_usd, rate, self._budget.month_usd)
         return None
 
-    def take(self, pool: PoolPolicy, offers: tuple[Offer, ...]) -> None:
-        """Count a machine that may become any of these offers."""
+    def take(self, pool: PoolPolicy, offer: Offer) -> None:
+        """Count a machine that is bought as this offer."""
         self._machines[pool.name] += 1
-        self._gpus[pool.name] += max(offer.capacity.gpus for offer in offers)
-        self._rate += max(offer.price_usd_hour for offer in offers)
+        self._gpus[pool.name] += offer.capacity.gpus
+        self._rate += offer.price_usd_hour
+
+    def widen(self, pool: PoolPolicy, offers: Sequence[Offer], more: Offer) -> bool:
+        """Let a machine that may become any of `offers` become `more` as well, and count what that
+        adds at worst; False = the caps leave no room for it."""
+        gpus = max(0, more.capacity.gpus - max(offer.capacity.gpus for offer in offers))
+        usd_hour = max(
+            Decimal(0), more.price_usd_hour - max(offer.price_usd_hour for offer in offers)
+        )
+        if self._gpus[pool.name] + gpus > pool.gpus_max or self._rate + usd_hour > self._most():
+            return False
+        self._gpus[pool.name] += gpus
+        self._rate += usd_hour
+        return True
+
+    def _most(self) -> Decimal:
+        """The highest hourly rate that all money caps allow."""
+        budget, spend = self._budget, self._spend
+        return min(
+            budget.hour_usd,
+            (budget.day_usd - spend.day_usd) / LOOKAHEAD_HOURS,
+            (budget.month_usd - spend.month_usd) / LOOKAHEAD_HOURS,
+        )
 
 
 def possible_offers(machine: Machine) -> tuple[Offer, ...]:
     """What a machine is, or while its launch is open may still become."""
     if machine.state in IN_FLIGHT and machine.state is not MachineState.BOOTING:
-        return machine.offers[machine.attempt - 1 :] or (machine.offer,)
+        return (machine.offer, *machine.offers[machine.attempt :])
     return (machine.offer,)

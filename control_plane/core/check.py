@@ -68,14 +68,14 @@ def _cap_findings(plan: Plan, snapshot: Snapshot) -> Iterator[Finding]:
         if len(mine) + len(bought) > pool.machines_max:
             yield Finding(code="cap-machines", sentence=f"pool {name} would pass its maximum")
         gpus = sum(max(o.capacity.gpus for o in _may_become(m)) for m in mine)
-        gpus += sum(max(o.capacity.gpus for o in launch.offers) for launch in bought)
+        gpus += sum(max((o.capacity.gpus for o in launch.offers), default=0) for launch in bought)
         if gpus > pool.gpus_max:
             yield Finding(code="cap-gpus", sentence=f"pool {name} would pass its GPU maximum")
 
 
 def _may_become(machine: Machine) -> tuple[Offer, ...]:
     open_launch = machine.state in (MachineState.PLANNED, MachineState.LAUNCHING)
-    return machine.offers[machine.attempt - 1 :] if open_launch else (machine.offer,)
+    return (machine.offer, *machine.offers[machine.attempt :]) if open_launch else (machine.offer,)
 
 
 def _worst(offers: tuple[Offer, ...]) -> Decimal:

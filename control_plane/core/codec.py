@@ -34,7 +34,7 @@ def from_json(kind: type[T], data: Json) -> T:
     try:
         hint: Any = kind
         return cast("T", _decoder(hint)(data))
-    except (KeyError, TypeError, AttributeError, ArithmeticError) as error:
+    except (ValueError, TypeError, AttributeError, ArithmeticError, LookupError) as error:
         raise ValueError(f"not a {getattr(kind, '__name__', kind)}: {error}") from error
 
 

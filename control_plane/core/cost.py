@@ -234,6 +234,9 @@ def _parts(running: Sequence[Attempt], total: Capacity, *, booting: bool) -> Seq
 
 def _deal(amount: int, parts: Sequence[_Part]) -> Iterator[int]:
     """An amount cut by the parts, without loss: differences of what is dealt so far."""
+    if len(parts) == 1:
+        yield amount
+        return
     share, dealt = Fraction(0), 0
     for _, _, part in parts:
         share += part

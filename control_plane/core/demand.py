@@ -10,8 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from control_plane.core.lifecycle import SUPPLY
-from control_plane.core.model import Lease, Machine, MachineState, WaitingGroup
+from control_plane.core.model import Lease, Machine, MachineState, Need, WaitingGroup
 from control_plane.core.policy import QueuePolicy
 from control_plane.core.recovery import Recovery
 from control_plane.core.snapshot import Snapshot
@@ -20,7 +19,7 @@ from control_plane.core.supply import Rank, Supply
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unmet:
-    """Jobs of one kind for which there is no room."""
+    """Jobs of one kind that have waited long enough and for which there is no room."""
 
     group: WaitingGroup
     count: int
@@ -52,32 +51,34 @@ class Demand:
 def demand(snapshot: Snapshot, recovery: Recovery) -> Demand:
     """Put the waiting jobs onto the supply, the most urgent first; list what does not fit."""
     result = Demand(supply=_supply(recovery.serving, snapshot.leases))
-    for queue in _by_urgency(snapshot):
-        tally = result.tallies.setdefault(queue.name, Tally())
-        for group in _groups(snapshot, queue):
-            _serve(result, tally, queue, group)
+    queues = _by_urgency(snapshot)
+    result.tallies = {queue.name: Tally() for queue in queues}
+    groups = [(queue, group) for queue in queues for group in _groups(snapshot, queue)]
+    for queue, group in groups:
+        left = _serve(result, queue, group.need, group.ripe)
+        result.tallies[queue.name].waiting += group.count
+        result.tallies[queue.name].ripe += group.ripe
+        if left:
+            result.unmet.append(Unmet(group=group, count=left))
+    # Jobs that may still wait come after all that may not: they must not take the room that was
+    # bought for others, or it would be bought again.
+    for queue, group in groups:
+        _serve(result, queue, group.need, group.count - group.ripe)
     return result
 
 
-def _serve(result: Demand, tally: Tally, queue: QueuePolicy, group: WaitingGroup) -> None:
-    tally.waiting += group.count
-    tally.ripe += group.ripe
-    left = group.count
-    for pool in queue.pools:
-        taken = result.supply.take(pool, group.need, left)
-        for rank, machines in taken.items():
-            jobs = sum(machines.values())
-            left -= jobs
-            result.used.update(machines)
-            if rank is Rank.READY:
-                tally.on_ready += jobs
-            else:
-                tally.on_booting += jobs
-    # The oldest are served first, so it is the youngest that are left: only those among the
-    # ripe that outnumber the served are worth buying for.
-    ripe_left = max(0, group.ripe - (group.count - left))
-    if ripe_left:
-        result.unmet.append(Unmet(group=group, count=ripe_left))
+def _serve(result: Demand, queue: QueuePolicy, need: Need, count: int) -> int:
+    """Put jobs of one need onto the supply; returns how many found no room."""
+    tally = result.tallies[queue.name]
+    for rank, machines in result.supply.take(queue.pools, need, count).items():
+        jobs = sum(machines.values())
+        count -= jobs
+        result.used.update(machines)
+        if rank is Rank.READY:
+            tally.on_ready += jobs
+        else:
+            tally.on_booting += jobs
+    return count
 
 
 def _supply(serving: Iterable[Machine], leases: Iterable[Lease]) -> Supply:
@@ -86,10 +87,9 @@ def _supply(serving: Iterable[Machine], leases: Iterable[Lease]) -> Supply:
     for lease in leases:
         if lease.machine_id in free:
             free[lease.machine_id] = free[lease.machine_id].less(lease.need)
-    for machine in serving:
-        if machine.state in SUPPLY:
-            rank = Rank.READY if machine.state is MachineState.READY else Rank.BOOTING
-            supply.add(machine.pool, rank, machine.id, free[machine.id])
+    for machine in sorted(serving, key=lambda m: (m.planned_at, m.id)):
+        rank = Rank.READY if machine.state is MachineState.READY else Rank.BOOTING
+        supply.add(machine.pool, rank, machine.id, free[machine.id])
     return supply
 
 

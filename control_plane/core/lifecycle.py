@@ -54,9 +54,6 @@ MACHINE_ENDED = frozenset(state for state, edges in MACHINE_EDGES.items() if not
 IN_FLIGHT = frozenset({_M.PLANNED, _M.LAUNCHING, _M.BOOTING})
 """Bought or being bought, not serving yet: counts as supply, so nothing is bought twice."""
 
-SUPPLY = IN_FLIGHT | {_M.READY}
-"""Machines that will serve waiting jobs. Draining and terminating ones never do."""
-
 COUNTED = frozenset(MACHINE_EDGES) - MACHINE_ENDED
 """Machines that may exist at the provider: all count against every cap."""
 

@@ -211,9 +211,9 @@ class Source:
     """Where a job's files come from."""
 
     kind: str
-    """`archive` (a tar.gz blob), `git` (clone, check out, apply the archive's patch) or `none`."""
+    """`archive` (a tar.gz blob), `git` (clone, check out, unpack the archive over it) or `none`."""
     blob: str = ""
-    """Blob key of the archive: the directory, or for git the patch and the untracked files."""
+    """Blob key of the archive: the directory, or for git the changed and the untracked files."""
     sha256: str = ""
     remote: str = ""
     commit: str = ""

@@ -14,7 +14,15 @@ from control_plane.core import reasons
 from control_plane.core.budget import Caps
 from control_plane.core.cooldowns import rests
 from control_plane.core.demand import Demand, Unmet
-from control_plane.core.model import Cooldown, Market, Need, Offer, Reason, breaker_key
+from control_plane.core.model import (
+    WHOLE_MACHINE_PPM,
+    Cooldown,
+    Market,
+    Need,
+    Offer,
+    Reason,
+    breaker_key,
+)
 from control_plane.core.plan import Launch, Refusal
 from control_plane.core.policy import PoolPolicy
 from control_plane.core.recovery import Recovery, unknown_places
@@ -27,12 +35,31 @@ FALLBACKS_MAX = 12
 twelve places refuse the thirteenth seldom has; the next tick starts with fresh cool-downs."""
 
 
+_WHOLE = Need(share_ppm=WHOLE_MACHINE_PPM)
+"""What a machine is bought for that nothing waits for: any machine will do."""
+
+
 @dataclass(slots=True)
 class Placement:
     """What is bought, and what is not and why."""
 
     launches: list[Launch] = field(default_factory=list)
     refusals: list[Refusal] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bought:
+    """A machine that is bought in this plan; its fallbacks are chosen when all machines are."""
+
+    machine_id: str
+    pool: PoolPolicy
+    ranked: tuple[Offer, ...]
+    """Everything it could be, the best first."""
+    reason: Reason
+
+    @property
+    def offer(self) -> Offer:
+        return self.ranked[0]
 
 
 class Shop:
@@ -45,34 +72,53 @@ class Shop:
         self._closed = _closed_pools(snapshot)
         self._books_wrong = recovery.books_wrong
         self._available: dict[str, tuple[list[Offer], Reason | None]] = {}
-        self.launches: list[Launch] = []
+        self.bought: list[Bought] = []
 
-    def buy(self, pool: PoolPolicy, need: Need, jobs: int, why: Reason) -> Launch | Reason:
+    def buy(self, pool: PoolPolicy, need: Need, jobs: int, why: Reason) -> Bought | Reason:
         """Buy one machine of a pool for up to `jobs` jobs of one need, or say why not."""
         refused = self._refuse_pool(pool) or self._caps.refuse_machine(pool)
         if refused:
             return refused
         offers, nothing = self._offers(pool)
-        fitting = [offer for offer in offers if offer.capacity.fits(need)]
+        fitting = [offer for offer in offers if offer.capacity.count(need) > 0]
         if not fitting:
             return nothing or reasons.nothing_fits(pool, need)
         refusals = [self._caps.refuse_offer(pool, offer) for offer in fitting]
         affordable = [o for o, no in zip(fitting, refusals, strict=True) if no is None]
         if not affordable:
             # The cheapest offer came nearest to being bought; its refusal is the one to read.
-            cheapest = min(range(len(fitting)), key=lambda i: (fitting[i].price_usd_hour, i))
-            return refusals[cheapest] or reasons.nothing_fits(pool, need)
-        ranked = tuple(sorted(affordable, key=_price_per_job(need, jobs))[:FALLBACKS_MAX])
-        machine_id = next(self._ids)
-        launch = Launch(
+            nearest = min(zip(fitting, refusals, strict=True), key=lambda pair: _price(pair[0]))
+            return nearest[1] or reasons.nothing_fits(pool, need)
+        machine_id = next(self._ids, None)
+        if machine_id is None:
+            return reasons.no_ids(pool)
+        ranked = sorted(affordable, key=_price_per_job(need, jobs))
+        self._caps.take(pool, ranked[0])
+        bought = Bought(
             machine_id=machine_id,
-            pool=pool.name,
-            offers=ranked,
+            pool=pool,
+            ranked=tuple(ranked),
             reason=reasons.chosen(why, ranked[0], len(affordable)),
         )
-        self._caps.take(pool, ranked)
-        self.launches.append(launch)
-        return launch
+        self.bought.append(bought)
+        return bought
+
+    def launches(self) -> list[Launch]:
+        """What was bought, each machine with the fallbacks that the caps leave room for. They are
+        chosen last: a dear fallback must not take the money of a machine that is surely wanted."""
+        return [self._launch(bought) for bought in self.bought]
+
+    def _launch(self, bought: Bought) -> Launch:
+        offers = [bought.offer]
+        for offer in bought.ranked[1:]:
+            if len(offers) < FALLBACKS_MAX and self._caps.widen(bought.pool, offers, offer):
+                offers.append(offer)
+        return Launch(
+            machine_id=bought.machine_id,
+            pool=bought.pool.name,
+            offers=tuple(offers),
+            reason=bought.reason,
+        )
 
     def _refuse_pool(self, pool: PoolPolicy) -> Reason | None:
         if self._snapshot.deleting:
@@ -84,7 +130,7 @@ class Shop:
     def _offers(self, pool: PoolPolicy) -> tuple[list[Offer], Reason | None]:
         """A pool's offers that can be tried now, and if there are none, why."""
         if pool.name not in self._available:
-            accepted = [offer for offer in self._snapshot.offers if pool.accepts(offer)]
+            accepted = pool.matching(self._snapshot.offers)
             if not accepted:
                 self._available[pool.name] = ([], reasons.dead_pool(pool))
             else:
@@ -145,7 +191,7 @@ def place(snapshot: Snapshot, recovery: Recovery, demand: Demand, caps: Caps) ->
         refusal for unmet in demand.unmet for refusal in _buy_for(shop, snapshot, demand, unmet)
     ]
     refusals += _keep_warm(shop, snapshot, recovery)
-    return Placement(launches=shop.launches, refusals=refusals)
+    return Placement(launches=shop.launches(), refusals=refusals)
 
 
 def _buy_for(shop: Shop, snapshot: Snapshot, demand: Demand, unmet: Unmet) -> list[Refusal]:
@@ -153,16 +199,18 @@ def _buy_for(shop: Shop, snapshot: Snapshot, demand: Demand, unmet: Unmet) -> li
     tally = demand.tallies[group.queue]
     why = reasons.jobs_wait(group, snapshot.now)
     refused: list[Reason] = []
-    for name in snapshot.policy.queues[group.queue].pools:
-        pool = snapshot.policy.pools[name]
-        left -= _fill(demand, pool, group.need, left)
+    pools = snapshot.policy.queues[group.queue].pools
+    left -= _on_new(demand, pools, group.need, left)
+    for pool in (snapshot.policy.pools[name] for name in pools):
         while left > 0:
             bought = shop.buy(pool, group.need, left, why)
             if isinstance(bought, Reason):
                 refused.append(bought)
                 break
-            demand.supply.add(pool.name, Rank.NEW, bought.machine_id, bought.offers[0].capacity)
-            left -= _fill(demand, pool, group.need, left)
+            room = bought.offer.capacity
+            jobs = min(left, room.count(group.need))
+            demand.supply.add(pool.name, Rank.NEW, bought.machine_id, room.less(group.need, jobs))
+            left -= jobs
     tally.bought_for += unmet.count - left
     tally.left += left
     if left == 0:
@@ -170,8 +218,9 @@ def _buy_for(shop: Shop, snapshot: Snapshot, demand: Demand, unmet: Unmet) -> li
     return [Refusal(subject=group.queue, wanted=left, reason=no) for no in refused]
 
 
-def _fill(demand: Demand, pool: PoolPolicy, need: Need, jobs: int) -> int:
-    taken = demand.supply.take(pool.name, need, jobs)
+def _on_new(demand: Demand, pools: Sequence[str], need: Need, jobs: int) -> int:
+    """Put jobs into the room that machines bought for others have left."""
+    taken = demand.supply.take(pools, need, jobs)
     return sum(sum(machines.values()) for machines in taken.values())
 
 
@@ -180,9 +229,9 @@ def _keep_warm(shop: Shop, snapshot: Snapshot, recovery: Recovery) -> list[Refus
     for pool in snapshot.policy.pools.values():
         wanted, why = warm_machines(pool, snapshot.now)
         there = sum(machine.pool == pool.name for machine in recovery.serving)
-        there += sum(launch.pool == pool.name for launch in shop.launches)
+        there += sum(bought.pool.name == pool.name for bought in shop.bought)
         for missing in range(wanted - there, 0, -1):
-            bought = shop.buy(pool, Need(), 1, why)
+            bought = shop.buy(pool, _WHOLE, 1, why)
             if isinstance(bought, Reason):
                 refusals.append(Refusal(subject=pool.name, wanted=missing, reason=bought))
                 break
@@ -206,6 +255,10 @@ def _closed_pools(snapshot: Snapshot) -> dict[str, Reason]:
     return closed
 
 
+def _price(offer: Offer) -> tuple[object, ...]:
+    return (offer.price_usd_hour, offer.key)
+
+
 def _price_per_job(need: Need, jobs: int) -> Callable[[Offer], tuple[object, ...]]:
     """The rank of an offer: spot before on-demand (a pool that may buy both is spot-first), then
     the price for each job it would run at once, then the smaller bill."""
@@ -215,8 +268,7 @@ def _price_per_job(need: Need, jobs: int) -> Callable[[Offer], tuple[object, ...
         return (
             offer.market is Market.ON_DEMAND,
             offer.price_usd_hour / at_once,
-            offer.price_usd_hour,
-            offer.key,
+            *_price(offer),
         )
 
     return rank

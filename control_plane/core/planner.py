@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from control_plane.core import reasons
 from control_plane.core.budget import Caps
 from control_plane.core.demand import Demand, demand
@@ -14,6 +16,7 @@ from control_plane.core.snapshot import Snapshot
 
 def plan(snapshot: Snapshot) -> Plan:
     """Repair the books, put waiting jobs on what is there, end what is not needed, buy the rest."""
+    snapshot = _ordered(snapshot)
     caps = Caps(snapshot)
     repaired = recover(snapshot)
     wanted = demand(snapshot, repaired)
@@ -33,6 +36,17 @@ def plan(snapshot: Snapshot) -> Plan:
         reaps=tuple(repaired.reaps),
         refusals=(*repaired.refusals, *bought.refusals),
         reports=_reports(wanted),
+    )
+
+
+def _ordered(snapshot: Snapshot) -> Snapshot:
+    """The same snapshot in one fixed order: how a store or a cloud lists things decides nothing."""
+    return replace(
+        snapshot,
+        machines=tuple(sorted(snapshot.machines, key=lambda each: each.id)),
+        leases=tuple(sorted(snapshot.leases, key=lambda each: (each.job_id, each.epoch))),
+        observations=tuple(sorted(snapshot.observations, key=lambda each: each.provider)),
+        offers=tuple(sorted(snapshot.offers, key=lambda each: each.key)),
     )
 
 

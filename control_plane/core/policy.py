@@ -6,8 +6,8 @@ forgotten line costs a known amount at most.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
@@ -114,6 +114,17 @@ class PoolPolicy:
             and (self.max_price_usd_hour is None or offer.price_usd_hour <= self.max_price_usd_hour)
             and self._size_accepts(offer.capacity)
         )
+
+    def matching(self, offers: Iterable[Offer]) -> list[Offer]:
+        """The offers this pool accepts, in their order. Where the disk is ours to choose (the offer
+        says nothing of it), they come with the disk that this pool asks for."""
+        return [
+            offer
+            if offer.capacity.disk_gib
+            else replace(offer, capacity=replace(offer.capacity, disk_gib=self.disk_gib))
+            for offer in offers
+            if self.accepts(offer)
+        ]
 
     def _market_accepts(self, market: Market) -> bool:
         return self.market is MarketPolicy.SPOT_FIRST or self.market.value == market.value

@@ -38,6 +38,11 @@ def money(usd: Decimal) -> str:
     return f"{usd:.2f} USD" if usd == 0 or abs(usd) >= Decimal("0.05") else f"{usd:.4f} USD"
 
 
+def number(count: int, one: str, many: str) -> str:
+    """A count with its noun: `1 machine`, `3 machines`."""
+    return f"{count} {one if count == 1 else many}"
+
+
 def need_text(need: Need) -> str:
     """A need in words, such as `2 x L4 with 24 GiB, 4 CPUs`."""
     parts = []
@@ -45,7 +50,7 @@ def need_text(need: Need) -> str:
         memory = f" with {need.gpu_memory_gib} GiB" if need.gpu_memory_gib else ""
         parts.append(f"{need.gpus} x {need.gpu_name or 'any GPU'}{memory}")
     if need.cpus:
-        parts.append(f"{need.cpus} CPUs")
+        parts.append(number(need.cpus, "CPU", "CPUs"))
     if need.memory_mib:
         parts.append(f"{need.memory_mib / 1024:g} GiB memory")
     if need.disk_gib:
@@ -75,7 +80,7 @@ def _reason(code: str, sentence: str, **numbers: object) -> Reason:
 
 def jobs_wait(group: WaitingGroup, now: datetime) -> Reason:
     waited = span((now - group.oldest_at).total_seconds())
-    jobs = f"{group.count} job waits" if group.count == 1 else f"{group.count} jobs wait"
+    jobs = number(group.count, "job waits", "jobs wait")
     return _reason(
         "jobs-wait",
         f"{jobs} in {group.queue} for {need_text(group.need)}, the oldest for {waited}",
@@ -98,13 +103,15 @@ def chosen(why: Reason, offer: Offer, among: int) -> Reason:
 
 def minimum(pool: PoolPolicy) -> Reason:
     low = pool.machines.low
-    return _reason("minimum", f"pool {pool.name} keeps at least {low} machines", machines=low)
+    machines = number(low, "machine", "machines")
+    return _reason("minimum", f"pool {pool.name} keeps at least {machines}", machines=low)
 
 
 def warm(pool: PoolPolicy, window: Window, until: datetime) -> Reason:
+    machines = number(window.machines, "machine", "machines")
     return _reason(
         "warm-window",
-        f"pool {pool.name} is kept warm with {window.machines} machines until "
+        f"pool {pool.name} is kept warm with {machines} until "
         f"{until:%Y-%m-%d %H:%M} UTC ({window.cron}, {window.timezone})",
         machines=window.machines,
         until=until.isoformat(),
@@ -135,7 +142,8 @@ def closed(pool: PoolPolicy, until: datetime) -> Reason:
 def cap_machines(pool: PoolPolicy, there: int) -> Reason:
     return _reason(
         "cap-machines",
-        f"pool {pool.name} has {there} machines, which is its maximum of {pool.machines_max}",
+        f"pool {pool.name} has {number(there, 'machine', 'machines')}, its maximum is "
+        f"{pool.machines_max}",
         machines=there,
         maximum=pool.machines_max,
     )
@@ -145,7 +153,8 @@ def cap_gpus(pool: PoolPolicy, there: int, offer: Offer) -> Reason:
     more = offer.capacity.gpus
     return _reason(
         "cap-gpus",
-        f"pool {pool.name} has {there} GPUs; {more} more would pass its maximum of {pool.gpus_max}",
+        f"pool {pool.name} has {number(there, 'GPU', 'GPUs')}; {more} more would pass its maximum "
+        f"of {pool.gpus_max}",
         gpus=there,
         more=more,
         maximum=pool.gpus_max,
@@ -206,17 +215,26 @@ def places_unknown(pool: PoolPolicy) -> Reason:
 def all_resting(pool: PoolPolicy, offers: int, soonest: Cooldown, now: datetime) -> Reason:
     wait = span((soonest.until - now).total_seconds())
     if soonest.key.startswith("boot/"):
-        code, what = "breaker-open", f"{soonest.count} machines failed to boot"
+        failed = number(soonest.count, "machine", "machines")
+        code, what = "breaker-open", f"{failed} failed to boot"
     else:
         code, what = "no-capacity", f"refused with {soonest.code}"
     which = "the one offer" if offers == 1 else f"all {offers} offers"
+    rest, first = ("rests", "it") if offers == 1 else ("rest", "the first")
     return _reason(
         code,
-        f"{which} of pool {pool.name} rest after refusals; the first is tried again in {wait} "
+        f"{which} of pool {pool.name} {rest} after refusals; {first} is tried again in {wait} "
         f"({soonest.key}: {what})",
         offers=offers,
         until=soonest.until.isoformat(),
         last_code=soonest.code,
+    )
+
+
+def no_ids(pool: PoolPolicy) -> Reason:
+    return _reason(
+        "no-ids",
+        f"pool {pool.name} has to wait for the next plan: this one may name no further machine",
     )
 
 
@@ -247,10 +265,6 @@ def resumed(machine: Machine) -> Reason:
         f"the launch of machine {machine.id} is still open; it is taken up with the same key",
         attempt=machine.attempt,
     )
-
-
-def not_wanted(machine: Machine) -> Reason:
-    return _reason("not-wanted", f"machine {machine.id} was planned and is no longer wanted")
 
 
 def never_launched(machine: Machine) -> Reason:
@@ -330,7 +344,8 @@ def pool_removed(machine: Machine) -> Reason:
 def superfluous(pool: PoolPolicy, there: int) -> Reason:
     return _reason(
         "superfluous",
-        f"pool {pool.name} has {there} machines, over its maximum of {pool.machines_max}",
+        f"pool {pool.name} has {number(there, 'machine', 'machines')}, over its maximum of "
+        f"{pool.machines_max}",
         machines=there,
         maximum=pool.machines_max,
     )
@@ -345,16 +360,16 @@ def queue_report(
     """What became of one queue's waiting jobs, in one sentence."""
     parts = []
     if ready:
-        parts.append(f"{ready} go to machines that are up")
+        parts.append(f"{number(ready, 'goes', 'go')} to machines that are up")
     if booting:
-        parts.append(f"{booting} to machines that are booting")
+        parts.append(f"{number(booting, 'goes', 'go')} to machines that are booting")
     if bought_for:
         parts.append(f"machines are bought for {bought_for}")
     if left:
         parts.append(f"{left} cannot be served now")
     early = waiting - ready - booting - bought_for - left
     if early:
-        parts.append(f"{early} wait for a running machine to free up first")
+        parts.append(f"{number(early, 'waits', 'wait')} for a running machine to free up first")
     head = f"{queue}: nothing waits" if not waiting else f"{queue}: {waiting} waiting"
     return _reason(
         "queue",

@@ -11,10 +11,9 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 
 from control_plane.core import reasons
-from control_plane.core.lifecycle import COUNTED, SUPPLY
+from control_plane.core.lifecycle import COUNTED
 from control_plane.core.model import Lease, Machine, MachineState, Reason, Sighting
 from control_plane.core.plan import Adopt, Mark, Reap, Refusal, Requeue, Resume, Terminate
-from control_plane.core.policy import PoolPolicy
 from control_plane.core.snapshot import Snapshot
 
 _OVER = frozenset(
@@ -75,7 +74,6 @@ class _Case:
         self.machine = machine
         self.leases = leases
         self.seen = _same(machine, sightings.get(machine.id, []))
-        self.pool: PoolPolicy | None = snapshot.policy.pools.get(machine.pool)
 
     def settle(self) -> None:
         state = self.machine.state
@@ -85,30 +83,49 @@ class _Case:
             self._finish_launch()
         elif self.seen is not None and self.seen.state == "gone":
             self._gone()
-        elif state is MachineState.BOOTING and self._overdue():
-            reason = reasons.boot_failed(self.machine, self.snapshot.now)
-            self._mark(MachineState.BOOT_FAILED, reason)
-            self._terminate(reason)
-        elif state is not MachineState.BOOTING and self._silent():
+        elif state is MachineState.BOOTING:
+            self._boot()
+        elif self._silent():
             self._silence()
-        elif state in SUPPLY:
+        elif state is MachineState.READY:
             self.found.serving.append(self.machine)
 
     def _finish_launch(self) -> None:
-        machine = self.machine
-        if self.seen is not None and self.seen.state in ("pending", "running"):
-            self._adopt(self.seen)
-        elif machine.state is MachineState.PLANNED and self._no_longer_wanted():
-            self._mark(MachineState.LAUNCH_FAILED, reasons.not_wanted(machine))
+        machine, planned = self.machine, self.machine.state is MachineState.PLANNED
+        unwanted = self._unwanted()
+        if planned and (unwanted or self.snapshot.paused):
+            reason = unwanted or reasons.paused(self.snapshot.policy.name)
+            self._mark(MachineState.LAUNCH_FAILED, reason)
             return
-        else:
+        if not planned and self.seen is not None and self.seen.state in ("pending", "running"):
+            self._adopt(self.seen)
+        elif not unwanted:
             self.found.resumes.append(
                 Resume(machine_id=machine.id, reason=reasons.resumed(machine))
             )
-        self.found.serving.append(machine)
+        self._keep_or_end(unwanted)
 
-    def _no_longer_wanted(self) -> bool:
-        return self.pool is None or self.snapshot.deleting or self.snapshot.paused
+    def _boot(self) -> None:
+        unwanted = self._unwanted()
+        if unwanted is None and self._overdue():
+            reason = reasons.boot_failed(self.machine, self.snapshot.now)
+            self._mark(MachineState.BOOT_FAILED, reason)
+            self._terminate(reason)
+        else:
+            self._keep_or_end(unwanted)
+
+    def _keep_or_end(self, unwanted: Reason | None) -> None:
+        if unwanted:
+            self._terminate(unwanted)
+        else:
+            self.found.serving.append(self.machine)
+
+    def _unwanted(self) -> Reason | None:
+        """Why a machine that does not serve yet never should."""
+        if self.snapshot.deleting:
+            return reasons.deleting(self.snapshot.policy.name)
+        declared = self.machine.pool in self.snapshot.policy.pools
+        return None if declared else reasons.pool_removed(self.machine)
 
     def _finish_ending(self) -> None:
         machine, seen = self.machine, self.seen
@@ -171,7 +188,7 @@ class _Case:
         return by_cloud or self.machine.interruption_at is not None
 
     def _overdue(self) -> bool:
-        limit_s = self.pool.boot_timeout_s if self.pool else 0
+        limit_s = self.snapshot.policy.pools[self.machine.pool].boot_timeout_s
         since = self.machine.launched_at or self.machine.planned_at
         return self.snapshot.now - since > timedelta(seconds=limit_s)
 

@@ -12,7 +12,6 @@ from datetime import datetime, timedelta
 from control_plane.core import reasons
 from control_plane.core.budget import Caps
 from control_plane.core.demand import Demand
-from control_plane.core.lifecycle import COUNTED
 from control_plane.core.model import Machine, MachineState, Reason
 from control_plane.core.placement import warm_machines
 from control_plane.core.plan import Hold, Mark, Terminate
@@ -108,15 +107,16 @@ def _superfluous(snapshot: Snapshot, recovery: Recovery, leased: set[str]) -> di
     youngest."""
     found: dict[str, Reason] = {}
     for pool in snapshot.policy.pools.values():
-        counted = [m for m in snapshot.machines if m.pool == pool.name and m.state in COUNTED]
-        ready = [
-            m for m in recovery.serving if m.pool == pool.name and m.state is MachineState.READY
+        staying = [
+            m
+            for m in recovery.serving
+            if m.pool == pool.name and _drain_reason(snapshot, m) is None
         ]
-        going = sum(m.state is MachineState.DRAINING for m in counted)
-        excess = len(counted) - going - pool.machines_max
+        excess = len(staying) - pool.machines_max
+        ready = [m for m in staying if m.state is MachineState.READY]
         order = sorted(ready, key=lambda m: (m.id in leased, -m.planned_at.timestamp(), m.id))
         for machine in order[: max(0, excess)]:
-            found[machine.id] = reasons.superfluous(pool, len(counted))
+            found[machine.id] = reasons.superfluous(pool, len(staying))
     return found
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
-from cronsim import CronSim, CronSimError
+from cronsim import CronSim
 
 from control_plane.core.policy import Window
 
@@ -22,6 +22,11 @@ class OpenWindow:
 
     window: Window
     until: datetime
+
+
+_BEYOND = timedelta(hours=3)
+"""The search runs backwards on the wall clock. When that clock was just set back, fires of the hour
+before are still ahead on it, so the search starts later than any clock is ever set back by."""
 
 
 def open_windows(windows: Iterable[Window], now: datetime) -> tuple[OpenWindow, ...]:
@@ -41,18 +46,6 @@ def _open_until(window: Window, now: datetime) -> datetime | None:
 def last_fire(cron: str, timezone: str, now: datetime) -> datetime | None:
     """The last moment at or before `now` at which a cron line fired, in UTC; None if it never
     did."""
-    # The search runs backwards from a moment it does not include itself, hence the next minute.
-    start = now.astimezone(ZoneInfo(timezone)) + timedelta(minutes=1)
-    for fire in CronSim(cron, start, reverse=True):
-        moment = fire.astimezone(UTC)
-        if moment <= now:
-            return moment
-    return None
-
-
-def check_cron(cron: str) -> None:
-    """Raise `ValueError` when a cron line is not valid."""
-    try:
-        CronSim(cron, datetime(2026, 1, 1, tzinfo=UTC))
-    except CronSimError as error:
-        raise ValueError(str(error)) from error
+    start = (now + _BEYOND).astimezone(ZoneInfo(timezone))
+    fires = (fire.astimezone(UTC) for fire in CronSim(cron, start, reverse=True))
+    return next((moment for moment in fires if moment <= now), None)

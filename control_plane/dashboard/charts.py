@@ -78,7 +78,7 @@ class Timeline:
     spans: Sequence[Span]
     marks: Sequence[tuple[float, str]] = field(default_factory=tuple)
     lanes: int = 1
-    width: int = 1000
+    width: int = 1240
 
 
 def scale(highest: float) -> tuple[float, int]:
@@ -109,7 +109,8 @@ def bars(chart: Bars) -> Markup:
         points = " ".join(f"{plot.middle(i)},{plot.y(v)}" for i, v in enumerate(chart.ghost))
         body.append(Markup('<polyline class="ghost" points="{}"/>').format(points))
     body.append(_days(plot, chart.labels))
-    return _svg(chart.width, chart.height, chart.title, chart.finding, body)
+    css = "chart broad" if chart.width > 1000 else "chart"
+    return _svg(chart.width, chart.height, chart.title, chart.finding, body, css)
 
 
 def burn_down(chart: Burn) -> Markup:
@@ -137,27 +138,26 @@ def burn_down(chart: Burn) -> Markup:
         _text(plot.x(day - 0.5, chart.days), chart.height - 4, str(day), "mid")
         for day in (1, 10, 20, chart.days)
     ]
-    return _svg(chart.width, chart.height, chart.title, chart.finding, body)
+    return _svg(chart.width, chart.height, chart.title, chart.finding, body, css="chart burn")
 
 
 def sparkline(values: Sequence[float | None], *, title: str) -> Markup:
-    """A small line without axes; None leaves a gap."""
+    """A small line without axes; where nothing was measured it goes straight on."""
     values = _reduced(values)
-    present = [value for value in values if value is not None]
+    present = [(i, value) for i, value in enumerate(values) if value is not None]
     if not present:
         return Markup('<svg class="spark" viewBox="0 0 110 24" aria-hidden="true"></svg>')
-    top = max(max(present), 1e-9)
+    top = max(max(value for _, value in present), 1e-9)
     step = 106 / max(1, len(values) - 1)
-    runs: list[list[str]] = [[]]
-    for i, value in enumerate(values):
-        if value is None:
-            runs.append([])
-        else:
-            runs[-1].append(f"{2 + i * step:.1f},{21 - value / top * 18:.1f}")
-    lines = Markup("").join(_run(run) for run in runs if run)
+    points = [(round(2 + i * step, 1), round(21 - v / top * 18, 1)) for i, v in present]
+    line = Markup('<polyline class="line" points="{}"/>').format(
+        " ".join(f"{x},{y}" for x, y in points)
+    )
+    # A line of one point is invisible; the last value is worth a dot anyway.
+    end = Markup('<circle class="dot" cx="{}" cy="{}" r="1.8"/>').format(*points[-1])
     return Markup(
-        '<svg class="spark" viewBox="0 0 110 24" role="img"><title>{}</title>{}</svg>'
-    ).format(title, lines)
+        '<svg class="spark" viewBox="0 0 110 24" role="img"><title>{}</title>{}{}</svg>'
+    ).format(title, line, end)
 
 
 def meter(fraction: float, *, title: str, css: str = "") -> Markup:
@@ -271,7 +271,8 @@ def _days(plot: _Plot, labels: Sequence[str]) -> Markup:
     return Markup("").join(
         _text(plot.middle(i), plot.height - 4, label, "mid")
         for i, label in enumerate(labels)
-        if i % every == 0 and (i == 0 or len(labels) - i > every / 2)
+        # Counted from the end: the latest one is what people look for.
+        if (len(labels) - 1 - i) % every == 0
     )
 
 
@@ -285,13 +286,6 @@ def _limit(plot: _Plot, budget: float) -> Markup:
 
 def _text(x: float, y: float, text: str, css: str) -> Markup:
     return Markup('<text x="{}" y="{}" class="{}">{}</text>').format(x, y, css, text)
-
-
-def _run(points: Sequence[str]) -> Markup:
-    if len(points) == 1:
-        x, y = points[0].split(",")
-        return Markup('<circle class="dot" cx="{}" cy="{}" r="1.5"/>').format(x, y)
-    return Markup('<polyline class="line" points="{}"/>').format(" ".join(points))
 
 
 def _reduced(values: Sequence[float | None]) -> Sequence[float | None]:

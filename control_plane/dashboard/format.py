@@ -29,17 +29,15 @@ def cents(usd: Decimal) -> str:
 def cents_that_add_up(
     amounts: Sequence[Decimal], total: Decimal | None = None
 ) -> tuple[Decimal, ...]:
-    """The amounts rounded to cents so that they sum to their rounded total (or to `total`, which
-    must be within a cent for each amount of it): the cents that rounding down leaves go to the
-    largest remainders."""
+    """The amounts rounded to cents so that they sum to their rounded total (or to `total`, their
+    sum rounded either way): the cents that rounding down leaves go to the largest remainders."""
     exact = sum(amounts, Decimal(0))
-    wanted = (exact if total is None else total).quantize(_CENT)
+    wanted = exact.quantize(_CENT) if total is None else total
     floors = [amount.quantize(_CENT, rounding=ROUND_FLOOR) for amount in amounts]
     missing = int((wanted - sum(floors, Decimal(0))) / _CENT)
     by_remainder = sorted(range(len(amounts)), key=lambda i: (floors[i] - amounts[i], i))
-    step = _CENT if missing >= 0 else -_CENT
-    for i in (by_remainder if missing >= 0 else by_remainder[::-1])[: abs(missing)]:
-        floors[i] += step
+    for i in by_remainder[:missing]:
+        floors[i] += _CENT
     return tuple(floors)
 
 

@@ -104,7 +104,7 @@ def url(*parts: str, **query: str | Sequence[str]) -> str:
 
 def badge(text: str, css: str = "") -> Markup:
     """A word in a coloured frame."""
-    return Markup('<span class="badge {}">{}</span>').format(css, text)
+    return Markup('<span class="{}">{}</span>').format(f"badge {css}".strip(), text)
 
 
 def dot(name: str, css: str) -> Markup:
@@ -122,12 +122,20 @@ def fact(name: str, text: str | Markup, *, href: str = "", sub: str = "", css: s
     return Fact(name=name, cell=Cell(text=text or NOTHING, href=href, sub=sub, css=css))
 
 
-_CLOUDS = {"aws": "s0", "gcp": "s1", "azure": "s2", "local": "s3", "simulated": "s4", "ssh": "s5"}
+_FIXED = {
+    "aws": "s0",
+    "gcp": "s1",
+    "azure": "s2",
+    "local": "s3",
+    "simulated": "s4",
+    "ssh": "s5",
+    "(idle)": "sx",
+    "(boot)": "sx pale",
+    "other": "sx",
+}
 _COLOURS = 8
 
 
 def colour(name: str, position: int) -> str:
     """The colour class of a group: fixed for clouds and for nobody's time, else by position."""
-    if name in ("(idle)", "(boot)", "other"):
-        return "sx"
-    return _CLOUDS.get(name, f"s{position % _COLOURS}")
+    return _FIXED.get(name, f"s{position % _COLOURS}")

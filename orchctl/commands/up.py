@@ -26,7 +26,7 @@ def up(
     ] = False,
 ) -> None:
     """Start the control plane here: database file, API, dashboard, and the loop. Ctrl-C ends it."""
-    from control_plane import local
+    from orchctl.up import up as serve
 
     with server_errors():
-        raise typer.Exit(local.up(state_dir, port, config, browser))
+        raise typer.Exit(serve(state_dir, port, config, browser))

@@ -29,6 +29,7 @@ MARK = "ORCHCTL_MACHINE"
 _PROC = Path("/proc")
 _POLL_S = 0.02
 _EXEC_POLL_S, _EXEC_LIMIT_S = 0.001, 1.0
+_DEAD = ("Z", "X")
 _KERNEL_THREAD = 0x00200000
 """PF_KTHREAD among a process's flags: it has no environment, and never had."""
 _IN_PS_LINE = re.compile(rf"(?:^|\s)({LABEL}|{MARK})=(\S*)")
@@ -123,15 +124,20 @@ def _read(pid: int) -> Process | None:
     """One process from /proc; None when it has ended meanwhile."""
     folder = _PROC / str(pid)
     try:
-        # The command name stands in brackets and may itself hold spaces and brackets.
-        after_name = (folder / "stat").read_text(errors="replace").rpartition(")")[2].split()
+        state, parent, flags, started = _stat(folder)
     except (FileNotFoundError, ProcessLookupError):
         return None
-    state, parent, flags, started = (after_name[field] for field in (0, 1, 6, 19))
-    if state in "ZX" or int(flags) & _KERNEL_THREAD:
+    if state in _DEAD or int(flags) & _KERNEL_THREAD:
         return None
     label, mark = _texts(folder)
     return Process(pid=pid, parent=int(parent), started=started, label=label, mark=mark)
+
+
+def _stat(folder: Path) -> tuple[str, str, str, str]:
+    """State, parent, flags and start time of a process."""
+    # The command name stands in brackets and may itself hold spaces and brackets.
+    fields = (folder / "stat").read_text(errors="replace").rpartition(")")[2].split()
+    return fields[0], fields[1], fields[6], fields[19]
 
 
 def _texts(folder: Path) -> tuple[str, str]:
@@ -155,8 +161,9 @@ def _environment(folder: Path) -> bytes:
     """
     deadline = time.monotonic() + _EXEC_LIMIT_S
     while not (environment := (folder / "environ").read_bytes()):
-        if (folder / "cmdline").read_bytes() or time.monotonic() > deadline:
-            # It may have become readable between the two reads.
+        readable = (folder / "cmdline").read_bytes() or _stat(folder)[0] in _DEAD
+        if readable or time.monotonic() > deadline:
+            # The environment may have appeared between the two reads.
             return (folder / "environ").read_bytes()
         time.sleep(_EXEC_POLL_S)
     return environment

@@ -139,6 +139,7 @@ class LocalProvider:
                 )
             self._refuse_ended(directory)
             self._refuse_crowd(len(running))
+            self._refuse_second_gpu_machine(request, running)
             card = self._start(directory, request)
             self._prune()
         return Launched(provider_id=request.key, at=card.created_at)
@@ -197,6 +198,16 @@ class LocalProvider:
                 ErrorClass.CAPACITY_ZONE, "NoFreeSlot", f"{running} of {self._slots} slots run"
             )
 
+    def _refuse_second_gpu_machine(
+        self, request: LaunchRequest, running: Mapping[str, Sequence[Process]]
+    ) -> None:
+        """The machine with GPUs has all of them: a second one would hand them out twice."""
+        if not request.offer.capacity.gpus:
+            return
+        cards = (self._card(key, found) for key, found in running.items())
+        if any(card is not None and card.offer == request.offer.key for card in cards):
+            raise _refusal(ErrorClass.CAPACITY_ZONE, "GpusTaken", "a machine has all GPUs already")
+
     def _start(self, directory: MachineDirectory, request: LaunchRequest) -> Card:
         card = Card(
             home=self._home,
@@ -209,7 +220,7 @@ class LocalProvider:
         )
         startup = self._render(request.boot, directory.token_file)
         directory.prepare(card, startup, request.boot.one_time_token)
-        directory.start(_environment(card))
+        directory.start(_environment(card, gpus=request.offer.capacity.gpus > 0))
         return card
 
     def _running(self) -> Mapping[str, Sequence[Process]]:
@@ -283,11 +294,10 @@ class LocalProvider:
 
     def _end(self, key: str) -> None:
         directory = MachineDirectory(self._root / key)
-        if directory.ended_at() is not None:
-            return
         with self._locked():
             asked_before = directory.ending()
-            directory.mark_ending()
+            if directory.ended_at() is None:
+                directory.mark_ending()
         gone = processes.end(
             lambda: self._running().get(key, ()),
             grace_s=0 if asked_before else self._grace_s,
@@ -323,12 +333,14 @@ class LocalProvider:
             os.close(descriptor)
 
 
-def _environment(card: Card) -> Mapping[str, str]:
+def _environment(card: Card, *, gpus: bool) -> Mapping[str, str]:
     kept = {
         name: value
         for name, value in os.environ.items()
         if name in _PASSED_ON or name.startswith(_PASSED_ON_PREFIXES)
     }
+    if not gpus:
+        kept["CUDA_VISIBLE_DEVICES"] = ""  # sold without: its agent must not find any
     return kept | {
         processes.LABEL: label(card),
         "ORCHCTL_FLEET": card.fleet,

@@ -42,7 +42,7 @@ def error_class(code: str) -> ErrorClass:
 def refusal(code: str, message: str, *, retry_after_s: float | None = None) -> ProviderError:
     """The error to raise for a raw code."""
     return ProviderError(
-        f"{code}: {message}",
+        message,
         error_class=error_class(code),
         raw_code=code,
         retry_after_s=retry_after_s,

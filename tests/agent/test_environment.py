@@ -69,21 +69,21 @@ def give(stage: Stage, command: str, *requirements: str) -> str:
     return job_id
 
 
-@pytest.fixture(params=["uv", "pip"])
-def tool(request: pytest.FixtureRequest, stage: Stage) -> str:
-    """The tool the agent finds, cut off from every index."""
+def offline(stage: Stage, tool: str) -> None:
+    """Agents find this tool only, cut off from every index."""
     path = "/usr/bin:/bin"
-    if request.param == "uv":
+    if tool == "uv":
         if UV is None:
             pytest.skip("uv is not here")
         path = f"{Path(UV).parent}:{path}"
     elif shutil.which("uv", path=path):
         pytest.skip("uv cannot be hidden here")
     stage.environment = {"PATH": path, "PIP_NO_INDEX": "1", "UV_OFFLINE": "1"}
-    return str(request.param)
 
 
+@pytest.mark.parametrize("tool", ["uv", "pip"])
 def test_an_environment_is_built_once_and_shared(stage: Stage, tool: str) -> None:
+    offline(stage, tool)
     shared = stage.directory / "cache"
     first = give(stage, SAY, "./pkg")
     stage.start(cache=shared)
@@ -98,7 +98,8 @@ def test_an_environment_is_built_once_and_shared(stage: Stage, tool: str) -> Non
     assert len([each for each in shared.iterdir() if each.is_symlink()]) == 1
 
 
-def test_a_failed_build_fails_the_job_with_the_tools_own_words(stage: Stage, tool: str) -> None:
+def test_a_failed_build_fails_the_job_with_the_tools_own_words(stage: Stage) -> None:
+    offline(stage, "uv" if UV else "pip")
     shared = stage.directory / "cache"
     job_id = stage.give("true", requirements=["./nowhere"])
     stage.start(cache=shared)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from agent_bootstrap import shutdown
+from agent_bootstrap import shutdown, user_data
 from agent_bootstrap.bundle import bundle_sha256
 from agent_bootstrap.user_data import local_startup
 from tests.agent.conftest import Stage
@@ -138,7 +138,7 @@ def test_its_own_timer_ends_it_when_there_is_nothing_to_fetch(
 
 
 def test_a_hanging_agent_and_its_jobs_do_not_outlive_the_life_limit(
-    stage: Stage, boxes: list[Box]
+    stage: Stage, boxes: list[Box], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hanging = (
         b"import os, signal, subprocess, sys\n"
@@ -151,15 +151,10 @@ def test_a_hanging_agent_and_its_jobs_do_not_outlive_the_life_limit(
     stage.plane.bundle = hanging
     sha256 = hashlib.sha256(hanging).hexdigest()
     # The margin of a minute and the wait before SIGKILL, made short; all else is the real text.
-    box_text = local_startup.__globals__["_LOCAL"]
-    assert "sleep 15" in box_text
-    patch = pytest.MonkeyPatch()
-    patch.setitem(local_startup.__globals__, "_LOCAL", box_text.replace("sleep 15", "sleep 1"))
-    patch.setitem(local_startup.__globals__, "LIFE_MARGIN_S", 0)
-    try:
-        box = start(stage, boxes, agent_sha256=sha256, max_lifetime_s=2)
-    finally:
-        patch.undo()
+    assert "sleep 15" in user_data._LOCAL
+    monkeypatch.setattr(user_data, "_LOCAL", user_data._LOCAL.replace("sleep 15", "sleep 1"))
+    monkeypatch.setattr(user_data, "LIFE_MARGIN_S", 0)
+    box = start(stage, boxes, agent_sha256=sha256, max_lifetime_s=2)
     assert box.wait() == -signal.SIGKILL
     box.gone()
 

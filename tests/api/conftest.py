@@ -1,4 +1,5 @@
-"""Worlds on both stores, and a client of each."""
+"""Worlds and clients of them. What a store does is proven elsewhere, so most worlds are in memory;
+those that meet many requests at once, or strange ones, stand on SQLite."""
 
 from __future__ import annotations
 
@@ -13,14 +14,17 @@ from control_plane.stores.sqlite import SqliteStore
 from tests.api.world import DOCUMENT, World
 
 
-@pytest.fixture(params=["memory", "sqlite"])
-def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
+@pytest.fixture
+def world() -> World:
     """A control plane without anything in it."""
-    if request.param == "memory":
-        yield World(MemoryStore())
-        return
+    return World(MemoryStore())
+
+
+@pytest.fixture
+def sqlite(tmp_path: Path) -> Iterator[SqliteStore]:
+    """An empty store in a file."""
     store = SqliteStore(tmp_path / "orchctl.db", durability="normal")
-    yield World(store)
+    yield store
     store.close()
 
 
@@ -31,8 +35,16 @@ def client(world: World) -> Iterator[TestClient]:
         yield client
 
 
+@pytest.fixture(scope="module")
+def refused() -> Iterator[TestClient]:
+    """An admin with the queue `default`, for requests that change nothing: many tests share it."""
+    with World(MemoryStore()).client() as client:
+        client.post("/v1/queues", json={"name": "default"})
+        yield client
+
+
 @pytest.fixture
-def applied(world: World, client: TestClient) -> TestClient:
+def applied(client: TestClient) -> TestClient:
     """The same, with the autoscaler `research` applied."""
     answer = client.put(
         "/v1/autoscalers/research", json={"document": DOCUMENT}, headers={"If-None-Match": "*"}

@@ -151,9 +151,7 @@ def test_the_last_plan_explains_a_queue(world: World, applied: TestClient) -> No
             Report(subject="elsewhere", reason=_reason("not about us")),
         ),
         launches=(
-            Launch(
-                machine_id="m-9", pool="small", offers=(offer(),), reason=_reason("buys one")
-            ),
+            Launch(machine_id="m-9", pool="small", offers=(offer(),), reason=_reason("buys one")),
         ),
         refusals=(Refusal(subject="small", wanted=1, reason=_reason("the cap is 2")),),
     )

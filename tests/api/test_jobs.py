@@ -115,12 +115,18 @@ def test_a_job_is_what_was_asked_for(client: TestClient) -> None:
         ({"command": "true", "not_before": "2026-01-01T00:00:00"}, "/not_before"),
         ({"command": "true", "not_before": "0001-01-01T00:00:00+14:00"}, "/not_before"),
         ({"command": "true", "source": {"kind": "archive"}}, "/source"),
-        ({"command": "true", "source": {"kind": "git", "remote": "--upload-pack=x"}}, "/source/remote"),
-        ({"command": "true", "source": {"kind": "archive", "blob": "jobs/j-1/1/log"}}, "/source/blob"),
+        (
+            {"command": "true", "source": {"kind": "git", "remote": "--upload-pack=x"}},
+            "/source/remote",
+        ),
+        (
+            {"command": "true", "source": {"kind": "archive", "blob": "jobs/j-1/1/log"}},
+            "/source/blob",
+        ),
     ],
 )
-def test_what_is_wrong_is_named(client: TestClient, body: dict[str, Any], pointer: str) -> None:
-    answer = client.post("/v1/jobs", json=body)
+def test_what_is_wrong_is_named(refused: TestClient, body: dict[str, Any], pointer: str) -> None:
+    answer = refused.post("/v1/jobs", json=body)
     assert answer.status_code == 422
     problem = answer.json()
     assert problem["code"] == "invalid-input"
@@ -164,14 +170,10 @@ def test_moving_is_conditional(client: TestClient) -> None:
     assert moved.headers["ETag"] != '"1"'
     late = client.put(path, json={"place": "bottom"}, headers={"If-Match": '"1"'})
     assert (late.status_code, late.json()["code"]) == (412, "conflict")
-    after = client.put(
-        path, json={"place": "after", "of": first["id"]}, headers={"If-Match": "*"}
-    )
+    after = client.put(path, json={"place": "after", "of": first["id"]}, headers={"If-Match": "*"})
     assert after.json()["position_in_queue"] == 2
     assert client.put(path, json={"place": "before"}, headers={"If-Match": "*"}).status_code == 422
-    unknown = client.put(
-        path, json={"place": "top", "queue": "absent"}, headers={"If-Match": "*"}
-    )
+    unknown = client.put(path, json={"place": "top", "queue": "absent"}, headers={"If-Match": "*"})
     assert unknown.status_code == 404
 
 

@@ -46,8 +46,8 @@ def test_costs_of_a_span(world: World, applied: TestClient) -> None:
         {"since": "300d", "step": "hour"},
     ],
 )
-def test_costs_nobody_can_compute(client: TestClient, params: dict[str, str]) -> None:
-    assert client.get("/v1/costs", params=params).status_code == 422
+def test_costs_nobody_can_compute(refused: TestClient, params: dict[str, str]) -> None:
+    assert refused.get("/v1/costs", params=params).status_code == 422
 
 
 def test_events_are_filtered_and_paged(applied: TestClient) -> None:

@@ -92,7 +92,9 @@ class Shelf:
 class World:
     """The control plane, and shortcuts to put something into it."""
 
-    def __init__(self, store: Store, *, wait_s: float = 0.0, changes: Changes | None = None) -> None:
+    def __init__(
+        self, store: Store, *, wait_s: float = 0.0, changes: Changes | None = None
+    ) -> None:
         self.store = store
         self.blobs = MemoryBlobs()
         self.clock = ManualClock()

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, Request, sync_playwright
 
 from control_plane.api.changes import Changes
 from control_plane.api.server import Server
@@ -37,14 +37,18 @@ class Site:
     """Console errors, page errors and failed requests of all pages so far."""
 
     @contextmanager
-    def page(self, *, theme: str = "light", width: int = 1360, height: int = 1000) -> Iterator[Page]:
-        """A logged-in page in a fresh context."""
+    def page(
+        self, *, theme: str = "light", width: int = 1360, still: bool = False
+    ) -> Iterator[Page]:
+        """A logged-in page in a fresh context; with `still` its timers wait for `page.clock`."""
         context = self.browser.new_context(
             color_scheme="dark" if theme == "dark" else "light",
-            viewport={"width": width, "height": height},
+            viewport={"width": width, "height": 1000},
             reduced_motion="reduce",
         )
         try:
+            if still:
+                context.clock.install()
             yield self._logged_in(context)
         finally:
             context.close()
@@ -54,9 +58,14 @@ class Site:
         page.set_default_timeout(5_000)
         page.on("console", lambda m: m.type == "error" and self.faults.append(m.text))
         page.on("pageerror", lambda error: self.faults.append(str(error)))
-        page.on("requestfailed", lambda r: self.faults.append(f"{r.url}: {r.failure}"))
+        page.on("requestfailed", self._failed)
         page.goto(f"{self.url}/login?token={TOKEN}")
         return page
+
+    def _failed(self, request: Request) -> None:
+        # A request cut off because the page was left is nobody's fault.
+        if request.failure != "net::ERR_ABORTED":
+            self.faults.append(f"{request.url}: {request.failure}")
 
 
 @pytest.fixture(scope="session")
@@ -70,9 +79,9 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def site(browser: Browser) -> Iterator[Site]:
-    """A month of history on a port of its own. Whatever a browser complained about fails the
+    """A fleet with history on a port of its own. Whatever a browser complained about fails the
     test."""
-    world = full_world(days=10)
+    world = full_world(days=3)
     with _served(world) as url:
         found = Site(world=world, url=url, browser=browser)
         yield found

@@ -126,8 +126,9 @@ def test_safe_keys_are_taken(blobs: Blobs, key: str) -> None:
     assert blobs.get(key) == b"x"
 
 
+@pytest.mark.usefixtures("jumpy_threads")
 def test_threads_that_repeat_the_same_appends_write_each_byte_once(blobs: Blobs) -> None:
-    whole = bytes(number % 251 for number in range(200))
+    whole = bytes(number % 251 for number in range(2000))
 
     def send(_: int) -> None:
         offset = 0

@@ -210,6 +210,16 @@ def test_an_abandoned_key_is_free_and_a_finished_one_stays(store: Store) -> None
     assert begin(store, 2) == ANSWER
 
 
+def test_all_reserved_keys_can_be_freed_at_once(store: Store) -> None:
+    """A server that starts alone frees what its dead predecessor was answering, and nothing else."""
+    begin(store, 0)
+    store.answer_begin("done", "f", now=at(0), keep_s=600)
+    store.answer_finish("done", ANSWER)
+    store.answer_abandon_all()
+    assert begin(store, 1) is None
+    assert store.answer_begin("done", "f", now=at(1), keep_s=600) == ANSWER
+
+
 def test_keys_do_not_touch_each_other(store: Store) -> None:
     begin(store, 0)
     assert store.answer_begin("other", "f", now=at(61), keep_s=600) is None

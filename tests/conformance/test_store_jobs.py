@@ -279,6 +279,7 @@ def test_a_claim_for_an_unknown_machine_is_not_found(ready: Store) -> None:
         claim(ready, machine_id="m-9")
 
 
+@pytest.mark.usefixtures("jumpy_threads")
 def test_eight_threads_never_get_the_same_job_and_leave_none(ready: Store) -> None:
     ids = [f"j-{number:03}" for number in range(300)]
     enqueue(ready, *ids, need=ANYTHING)

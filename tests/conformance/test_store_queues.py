@@ -269,6 +269,23 @@ def test_a_held_job_keeps_its_place_while_others_move_around_it(line: Store) -> 
     assert claim_order(line) == ["a", "b", "c", "d"]
 
 
+def test_a_place_next_to_a_held_job_is_next_to_it_when_it_comes_back(store: Store) -> None:
+    queue(store)
+    machine(store)
+    enqueue(store, "z", "b", "c")
+    [held] = claim(store)
+    move(store, "c", "before", "b")
+    store.job_requeue(held.id, held.epoch, LOST, need=ONE_GPU, now=at(1))
+    assert claim_order(store) == ["z", "c", "b"]
+
+
+def test_the_top_is_before_a_held_job_too(line: Store) -> None:
+    [held] = claim(line)
+    move(line, "d", "top")
+    line.job_requeue(held.id, held.epoch, LOST, need=ONE_GPU, now=at(1))
+    assert claim_order(line) == ["d", "a", "b", "c"]
+
+
 def test_a_move_is_conditional_on_the_version(line: Store) -> None:
     place = Place(where="top")
     with pytest.raises(Conflict):

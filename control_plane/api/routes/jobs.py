@@ -250,7 +250,7 @@ def job_artifact(
     status_code=201,
     openapi_extra={
         "requestBody": {
-            "content": {"application/gzip": {"schema": {"type": "string"}}},
+            "content": {"application/octet-stream": {"schema": {"type": "string"}}},
             "required": True,
         }
     },

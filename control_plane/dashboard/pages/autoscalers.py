@@ -138,10 +138,10 @@ def _facts(deps: Deps, record: AutoscalerRecord) -> Sequence[Fact]:
 
 def _history(records: Sequence[AutoscalerRecord]) -> Table:
     return Table(
-        columns=(("Version", "num"), ("Applied", ""), ("By", ""), ("State", "")),
+        columns=(("Version", ""), ("Applied", ""), ("By", ""), ("State", "")),
         rows=[
             (
-                num(str(each.version)),
+                Cell(text=str(each.version)),
                 Cell(text=fmt.moment(each.applied_at), css="when"),
                 Cell(text=each.applied_by or fmt.NOTHING),
                 Cell(text=_state(each)),

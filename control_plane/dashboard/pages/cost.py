@@ -18,6 +18,9 @@ from control_plane.errors import InvalidInput
 from control_plane.reports.costs import DIMENSIONS, STEPS, CostReport, CostRow, cost_report, steps
 
 ROWS_MAX = 100
+BROAD = 1240
+"""Width of a chart that has the page to itself, so that its labels are as large as elsewhere."""
+
 SERIES_MAX = 7
 """Colours that can still be told apart; what is cheaper is drawn as `other`."""
 
@@ -78,6 +81,16 @@ class CostQuery:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OverTime:
+    """A report over time: drawn, and in figures."""
+
+    drawing: Markup
+    """Empty when nothing was spent."""
+    legend: Sequence[Legend]
+    data: Table
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CostPage:
     """The page."""
 
@@ -90,8 +103,7 @@ class CostPage:
     where: Sequence[str]
     csv: str
     note: str
-    chart: Markup
-    legend: Sequence[Legend]
+    chart: OverTime
     table: Table
 
 
@@ -114,7 +126,6 @@ def cost_page(deps: Deps, query: CostQuery) -> CostPage:
     report = report_of(deps, query)
     second = query.by[1] if len(query.by) > 1 else ""
     first = query.by[0]
-    chart, legend = stacked(report, first, title=f"Cost by {first}")
     total = report.totals
     return CostPage(
         dimensions=[Option(value=d, text=d, chosen=d == first) for d in DIMENSIONS],
@@ -133,13 +144,12 @@ def cost_page(deps: Deps, query: CostQuery) -> CostPage:
         where=[f"{name}:{value}" for name, value in query.where.items()],
         csv=query.url("cost.csv"),
         note=f"{fmt.cents(total.cost_usd)}, {fmt.percent(total.idle_usd, total.cost_usd)} idle",
-        chart=chart,
-        legend=legend,
+        chart=stacked(report, first, title=f"Cost by {first}", width=BROAD),
         table=cost_table(report, query),
     )
 
 
-def stacked(report: CostReport, dimension: str, *, title: str) -> tuple[Markup, Sequence[Legend]]:
+def stacked(report: CostReport, dimension: str, *, title: str, width: int = 760) -> OverTime:
     """The report over time by one dimension, with what the same hours cost on demand above it."""
     sums: dict[str, Decimal] = {}
     cells: dict[tuple[datetime, str], Decimal] = {}
@@ -150,32 +160,56 @@ def stacked(report: CostReport, dimension: str, *, title: str) -> tuple[Markup, 
         cells[point.at, name] = cells.get((point.at, name), Decimal(0)) + point.cost_usd
         ghost[point.at] = ghost.get(point.at, Decimal(0)) + point.on_demand_usd
     if not sums:
-        return Markup(""), ()
+        return OverTime(drawing=Markup(""), legend=(), data=Table(columns=(), rows=()))
     ranked = sorted(sums, key=lambda name: (-sums[name], name))
+    at = steps(report.since, report.until, report.step)
+    chart = charts.Bars(
+        title=title,
+        finding=_finding(report, ranked[0], sums[ranked[0]]),
+        labels=[t.strftime(_LABELS[report.step]) for t in at],
+        series=_series(ranked, cells, at),
+        ghost=[float(ghost.get(t, 0)) for t in at],
+        ghost_name="on demand",
+        width=width,
+    )
+    return OverTime(
+        drawing=charts.bars(chart),
+        legend=[Legend(name=each.name, css=each.css) for each in chart.series],
+        data=_data(chart),
+    )
+
+
+def _series(
+    ranked: Sequence[str],
+    cells: Mapping[tuple[datetime, str], Decimal],
+    at: Sequence[datetime],
+) -> Sequence[charts.Series]:
     shown, rest = ranked[:SERIES_MAX], ranked[SERIES_MAX:]
-    at = _times(report)
     series = [
         charts.Series(
-            name=name,
-            css=colour(name, i),
-            values=[float(cells.get((t, name), 0)) for t in at],
+            name=name, css=colour(name, i), values=[float(cells.get((t, name), 0)) for t in at]
         )
         for i, name in enumerate(shown)
     ]
     if rest:
         others = [float(sum(cells.get((t, name), Decimal(0)) for name in rest)) for t in at]
         series.append(charts.Series(name="other", css="sx", values=others))
-    chart = charts.bars(
-        charts.Bars(
-            title=title,
-            finding=_finding(report, ranked[0], sums[ranked[0]]),
-            labels=[t.strftime(_LABELS[report.step]) for t in at],
-            series=series,
-            ghost=[float(ghost.get(t, 0)) for t in at],
-            ghost_name="on demand",
+    return series
+
+
+def _data(chart: charts.Bars) -> Table:
+    rows = [
+        (
+            Cell(text=label),
+            *(num(f"${each.values[i]:,.2f}") for each in chart.series),
+            num(f"${chart.ghost[i]:,.2f}"),
         )
+        for i, label in enumerate(chart.labels)
+    ]
+    names = [each.name for each in chart.series]
+    return Table(
+        columns=(("From", ""), *((name, "num") for name in (*names, chart.ghost_name))), rows=rows
     )
-    return chart, [Legend(name=each.name, css=each.css) for each in series]
 
 
 def cost_table(report: CostReport, query: CostQuery) -> Table:
@@ -188,7 +222,7 @@ def cost_table(report: CostReport, query: CostQuery) -> Table:
     saved = fmt.cents_that_add_up([row.saved_usd for row in rows])
     return Table(
         columns=(
-            *((name, "") for name in report.by),
+            *((name.capitalize(), "") for name in report.by),
             ("Cost", "num"),
             ("Share", ""),
             ("Work", "num"),
@@ -289,11 +323,6 @@ def _narrowed(query: CostQuery, group: Mapping[str, str]) -> CostQuery:
 
 def _without(query: CostQuery, name: str) -> CostQuery:
     return replace(query, where={k: v for k, v in query.where.items() if k != name})
-
-
-def _times(report: CostReport) -> Sequence[datetime]:
-    """Every step of the report, empty ones included: a gap in time must look like one."""
-    return steps(report.since, report.until, report.step)
 
 
 def _finding(report: CostReport, dearest: str, usd: Decimal) -> str:

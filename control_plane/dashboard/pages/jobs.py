@@ -69,7 +69,8 @@ class JobPage:
     state: Markup
     command: str
     facts: Sequence[Fact]
-    env: Sequence[tuple[str, str]]
+    env: Sequence[str]
+    """Names only: a value may be a secret, and a page is easily shown around."""
     actions: Sequence[Action]
     attempts: Table
     artifacts: Table
@@ -135,7 +136,7 @@ def job_page(deps: Deps, job_id: str) -> JobPage:
         state=state_badge(job),
         command=job.spec.command,
         facts=_facts(job, costs, now),
-        env=sorted(job.spec.env.items()),
+        env=sorted(job.spec.env),
         actions=_actions(job),
         attempts=_attempt_table(attempts, now),
         artifacts=_artifact_table(job_id, deps.store.job_artifacts(job_id)),

@@ -45,6 +45,7 @@ _STATE_CSS = {
     MachineState.BOOT_FAILED: "bad",
     MachineState.LAUNCH_FAILED: "bad",
 }
+_KIND_CSS = {"boot": "s3", "work": "s1", "idle": "sx pale"}
 _SHOWS: Mapping[str, tuple[str, Callable[[Machine], bool]]] = {
     "open": ("Not ended", lambda m: m.state in COUNTED),
     "ended": ("Ended", lambda m: m.state in MACHINE_ENDED),
@@ -323,7 +324,7 @@ def _timeline(machine: Machine, mine: Sequence[Charge], now: datetime) -> charts
 
     launching = machine.launched_at or end
     spans = [
-        charts.Span(start=0, end=at(launching), css="t-launch", tip="launching", lane=0),
+        charts.Span(start=0, end=at(launching), css="sx", tip="launching", lane=0),
         *_state_spans(mine, at),
     ]
     jobs = _job_spans(mine, at)
@@ -352,7 +353,7 @@ def _state_spans(mine: Sequence[Charge], at: Callable[[datetime], float]) -> lis
         charts.Span(
             start=at(start),
             end=at(end),
-            css=f"t-{kind}",
+            css=_KIND_CSS[kind],
             tip=f"{kind} {fmt.duration((end - start).total_seconds())}",
         )
         for start, end, kind in merged
@@ -369,7 +370,7 @@ def _job_spans(mine: Sequence[Charge], at: Callable[[datetime], float]) -> list[
         lane = next(free, min(len(lane_ends), LANES_MAX - 1))
         lane_ends[lane:] = [end, *lane_ends[lane + 1 :]]
         tip = f"{job_id} {fmt.duration((end - start).total_seconds())} {fmt.money(_sum(pieces))}"
-        found.append(charts.Span(start=at(start), end=at(end), css="t-job", tip=tip, lane=lane + 1))
+        found.append(charts.Span(start=at(start), end=at(end), css="s0", tip=tip, lane=lane + 1))
     return found
 
 

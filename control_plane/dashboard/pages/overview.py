@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from decimal import Decimal
 
 from markupsafe import Markup
 
-from control_plane.core.lifecycle import COUNTED
+from control_plane.core.cost import hour_rate
 from control_plane.core.model import JobState, Machine, MachineState
 from control_plane.dashboard import charts
 from control_plane.dashboard import format as fmt
@@ -24,10 +23,10 @@ from control_plane.dashboard.figures import (
     month_start,
     running_total,
 )
-from control_plane.dashboard.pages.cost import stacked
+from control_plane.dashboard.pages.cost import OverTime, stacked
 from control_plane.dashboard.pages.machines import Now, machine_table
 from control_plane.dashboard.pages.queues import Line, line_of, queue_table
-from control_plane.dashboard.parts import Kpi, Legend, Table, url
+from control_plane.dashboard.parts import Cell, Kpi, Table, num, url
 from control_plane.errors import NotFound
 from control_plane.ports import Store
 from control_plane.reports.costs import Ledger, summarise
@@ -42,9 +41,9 @@ class OverviewPage:
     """The page."""
 
     kpis: Sequence[Kpi]
-    chart: Markup
-    legend: Sequence[Legend]
+    chart: OverTime
     budget: Markup
+    budget_data: Table
     month_name: str
     line: Line | None
     """The longest queue; None when nothing waits."""
@@ -60,17 +59,16 @@ def overview_page(deps: Deps) -> OverviewPage:
     ledger = Ledger.read(store, since=min(chart_start, month_start(now)), now=now)
     month = month_of(ledger, store.autoscaler_list())
     by_cloud = summarise(ledger, by=("cloud",), since=chart_start, until=now, step="day")
-    chart, legend = stacked(by_cloud, "cloud", title="Spend by cloud, 30 days")
     machines = list(reversed(store.machine_list()))
     spent = {row.group["queue"]: row.cost_usd for row in month.report.rows}
     return OverviewPage(
         kpis=_kpis(store, ledger, month, machines),
-        chart=chart,
-        legend=legend,
+        chart=stacked(by_cloud, "cloud", title="Spend by cloud, 30 days"),
         budget=_budget(month, now),
+        budget_data=_budget_data(month),
         month_name=now.strftime("%B"),
         line=_longest(store, now),
-        queues=queue_table(store, spent, now),
+        queues=queue_table(store, spent, now, brief=True),
         machines=machine_table(
             machines[:MACHINES_MAX], Now.of(store, machines[:MACHINES_MAX], now)
         ),
@@ -106,7 +104,7 @@ def _kpis(store: Store, ledger: Ledger, month: Month, machines: Sequence[Machine
         Kpi(
             label="Saved by spot",
             value=fmt.money(totals.saved_usd),
-            note="vs on-demand, this month",
+            note="vs on-demand",
             href=url("cost", by="market", since="month"),
             css="good" if totals.saved_usd > 0 else "",
         ),
@@ -126,21 +124,23 @@ def _kpis(store: Store, ledger: Ledger, month: Month, machines: Sequence[Machine
         Kpi(
             label="Interruptions",
             value=str(len(broken)),
-            note=f"{_recovered(store, {each.job_id for each in broken})} recovered, 7 days",
+            note=f"7 days, {_recovered(store, {each.job_id for each in broken})}",
             href=url("machines", show="interrupted"),
         ),
     )
 
 
 def _recovered(store: Store, job_ids: set[str]) -> str:
-    """Jobs that lost a machine and went on or ended well, out of all that lost one."""
+    """How many of the jobs that lost a machine did not end of it."""
     lost = 0
     for job_id in job_ids:
         try:
             lost += store.job_get(job_id).state is JobState.EXHAUSTED
         except NotFound:
             continue
-    return f"{len(job_ids) - lost} of {fmt.plural(len(job_ids), 'job')}" if job_ids else "none"
+    if not job_ids:
+        return "no job hit"
+    return f"{len(job_ids) - lost} of {len(job_ids)} recovered" if lost else "all recovered"
 
 
 def _budget(month: Month, now: datetime) -> Markup:
@@ -160,6 +160,17 @@ def _budget(month: Month, now: datetime) -> Markup:
     )
 
 
+def _budget_data(month: Month) -> Table:
+    start = month.report.since
+    return Table(
+        columns=(("Until the end of", ""), ("Spent", "num")),
+        rows=[
+            (Cell(text=f"{start + timedelta(days=i):%m-%d}"), num(f"${usd:,.2f}"))
+            for i, (_, usd) in enumerate(running_total(month.report))
+        ],
+    )
+
+
 def _longest(store: Store, now: datetime) -> Line | None:
     waiting = [each for each in store.queue_stats().values() if each.waiting]
     if not waiting:
@@ -170,8 +181,5 @@ def _longest(store: Store, now: datetime) -> Line | None:
 
 def _machines_note(machines: Sequence[Machine]) -> str:
     ready = sum(1 for each in machines if each.state is MachineState.READY)
-    rate = sum(
-        (each.offer.price_usd_hour for each in machines if each.state in COUNTED), Decimal(0)
-    )
     more = f", {MACHINES_MAX} newest shown" if len(machines) > MACHINES_MAX else ""
-    return f"{ready} ready, {fmt.money(rate)} an hour{more}"
+    return f"{ready} ready, {fmt.money(hour_rate(machines))} an hour{more}"

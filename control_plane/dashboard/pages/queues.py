@@ -113,8 +113,10 @@ def spent_by_queue(ledger: Ledger) -> Mapping[str, Decimal]:
     return {row.group["queue"]: row.cost_usd for row in report.rows}
 
 
-def queue_table(store: Store, spent: Mapping[str, Decimal], now: datetime) -> Table:
-    """A row for each queue."""
+def queue_table(
+    store: Store, spent: Mapping[str, Decimal], now: datetime, *, brief: bool = False
+) -> Table:
+    """A row for each queue; a brief one leaves out the longest wait."""
     stats = store.queue_stats()
     waits = waits_by_queue(recent_jobs(store), now)
     dearest = max(spent.values(), default=Decimal(0))
@@ -123,7 +125,7 @@ def queue_table(store: Store, spent: Mapping[str, Decimal], now: datetime) -> Ta
             ("Queue", ""),
             ("Waiting", "num"),
             ("Running", "num"),
-            ("Longest", "num"),
+            *((("Longest", "num"),) * (not brief)),
             ("p50", "num"),
             ("p95", "num"),
             ("Wait", ""),
@@ -135,7 +137,7 @@ def queue_table(store: Store, spent: Mapping[str, Decimal], now: datetime) -> Ta
                 stats.get(each.name) or QueueStats(name=each.name, waiting=0, running=0),
                 waits.get(each.name, Waits()),
                 _Spent(spent.get(each.name, Decimal(0)), dearest),
-                now,
+                None if brief else now,
             )
             for each in store.queue_list()
         ],
@@ -200,7 +202,7 @@ class _Spent:
 
 
 def _row(
-    record: QueueRecord, stats: QueueStats, waits: Waits, spent: _Spent, now: datetime
+    record: QueueRecord, stats: QueueStats, waits: Waits, spent: _Spent, now: datetime | None
 ) -> Sequence[Cell]:
     name = record.name
     share = float(spent.usd / spent.dearest) if spent.dearest else 0.0
@@ -209,7 +211,7 @@ def _row(
         Cell(text=name, href=url("queues", name), sub="paused" if record.paused else ""),
         num(str(stats.waiting), href=url("jobs", queue=name, state="waiting")),
         num(str(stats.running), href=url("jobs", queue=name, state="running")),
-        num(fmt.since(stats.oldest_at, now)),
+        *([num(fmt.since(stats.oldest_at, now))] if now else ()),
         num(_seconds(waits.p50_s)),
         num(_seconds(waits.p95_s)),
         Cell(text=charts.sparkline(waits.trend, title=f"waits in {name} over 48 hours")),

@@ -21,15 +21,15 @@ function notice(text) {
   $("notice").hidden = !text;
 }
 
-// Puts new content in place of old, and gives back what the person had: focus, scroll, open parts.
+// Puts new content in place of old, and gives back what the person had: focus, scroll, open tables.
 function swap(part, fresh) {
   const held = part.contains(document.activeElement) && document.activeElement;
   const label = held && (held.getAttribute("aria-label") || held.textContent);
   const scrolls = [...part.querySelectorAll(".scroll")].map((each) => each.scrollLeft);
   const open = [...part.querySelectorAll("details")].map((each) => each.open);
   part.innerHTML = fresh;
+  part.querySelectorAll("details").forEach((each, i) => { each.open = open[i]; });
   part.querySelectorAll(".scroll").forEach((each, i) => { each.scrollLeft = scrolls[i] || 0; });
-  part.querySelectorAll("details").forEach((each, i) => { each.open = Boolean(open[i]); });
   if (!label) return;
   const same = [...part.querySelectorAll("a, button")].find(
     (each) => (each.getAttribute("aria-label") || each.textContent) === label && !each.disabled);
@@ -76,10 +76,10 @@ async function move(job, version, place, of) {
     headers: { "Content-Type": "application/json", "If-Match": `"${version}"` },
     body: JSON.stringify(of ? { place, of } : { place }),
   });
-  if (answer.ok) notice("");
-  else if (answer.status === 412 || answer.status === 409) {
-    notice("Somebody changed this queue meanwhile. This is its order now.");
-  } else notice((await answer.json().catch(() => ({}))).detail || `It did not work (${answer.status}).`);
+  const said = await answer.json().catch(() => ({}));
+  const late = answer.status === 412 || answer.status === 409;
+  if (late) notice("Somebody changed this queue meanwhile. This is its order now.");
+  else notice(answer.ok ? "" : said.detail || `It did not work (${answer.status}).`);
   etag = "";
   await refresh();
 }

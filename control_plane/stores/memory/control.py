@@ -90,6 +90,11 @@ class Control(Tables):
         if key in self._answers and self._answers[key][1].status == 0:
             del self._answers[key]
 
+    @atomic
+    def answer_abandon_all(self) -> None:
+        for key in [key for key, (_, answer) in self._answers.items() if answer.status == 0]:
+            del self._answers[key]
+
     def _plans_of(self, autoscaler: str) -> list[PlanRecord]:
         """Newest first."""
         plans = [plan for plan in self._plans.values() if plan.autoscaler == autoscaler]

@@ -238,7 +238,7 @@ class _MemoryLine:
         return job if waits else None
 
     def priorities(self) -> tuple[int, int] | None:
-        present = [job.priority for job in self._jobs._waiting_in_order(self._queue)]
+        present = [job.priority for job in self._jobs._waiting_jobs(self._queue)]
         return (min(present), max(present)) if present else None
 
     def first(self, priority: int) -> float | None:
@@ -262,7 +262,7 @@ class _MemoryLine:
 
     def _placed(self, priority: int) -> list[tuple[float, str]]:
         """Waiting and held jobs of one priority, in order."""
-        waiting = self._jobs._waiting_in_order(self._queue)
+        waiting = self._jobs._waiting_jobs(self._queue)
         return sorted(
             (job.position, job.id)
             for job in (*waiting, *self._jobs._held_jobs())

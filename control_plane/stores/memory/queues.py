@@ -11,7 +11,7 @@ from control_plane.core.lifecycle import JOB_ENDED
 from control_plane.core.model import Job, QueueRecord, QueueStats, Reason, WaitingGroup
 from control_plane.errors import Refused
 from control_plane.stores import transitions
-from control_plane.stores.memory.tables import Tables, atomic
+from control_plane.stores.memory.tables import Tables, Waiting, atomic
 
 
 class Queues(Tables):
@@ -63,7 +63,7 @@ class Queues(Tables):
     def queue_promote(self, name: str, *, waiting_since: datetime, now: datetime) -> int:
         aged = [
             job
-            for job in self._waiting_in_order(name)
+            for job in self._waiting_jobs(name)
             if max(job.queued_at, self._promoted_at.get(job.id, job.queued_at)) < waiting_since
         ]
         for job in aged:
@@ -82,21 +82,16 @@ class Queues(Tables):
         )
 
     def _stats(self, name: str, running: int) -> QueueStats:
-        waiting = self._waiting.get(name)
-        queued = [
-            self._jobs[job_id].queued_at
-            for spots in (waiting.groups.values() if waiting else ())
-            for _, job_id in spots
-        ]
+        queued = [job.queued_at for job in self._waiting_jobs(name)]
         return QueueStats(
             name=name, waiting=len(queued), running=running, oldest_at=min(queued, default=None)
         )
 
     def _groups(self, queue: str, ripe_before: datetime, now: datetime) -> list[WaitingGroup]:
         """Groups of one queue in the order in which the first job of each would be claimed."""
-        waiting = self._waiting.get(queue)
+        waiting = self._waiting.get(queue, Waiting())
         found: list[tuple[tuple[int, float, str], WaitingGroup]] = []
-        for (priority, need), spots in waiting.groups.items() if waiting else ():
+        for (priority, need), spots in waiting.groups.items():
             jobs = [job for _, job_id in spots if _may_start(job := self._jobs[job_id], now)]
             if jobs:
                 group = WaitingGroup(

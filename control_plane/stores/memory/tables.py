@@ -49,6 +49,10 @@ class Waiting:
         if not spots:
             del self.groups[kind]
 
+    def ids(self) -> Iterator[str]:
+        """Ids in no order."""
+        return (job_id for spots in self.groups.values() for _, job_id in spots)
+
     def in_order(self) -> list[str]:
         """Ids in claim order."""
         spots = (
@@ -136,9 +140,14 @@ class Tables:
         self._position += 1
         return float(self._position)
 
+    def _waiting_jobs(self, queue: str) -> Iterator[Job]:
+        """What waits in a queue, in no order."""
+        waiting = self._waiting.get(queue, Waiting())
+        return (self._jobs[job_id] for job_id in waiting.ids())
+
     def _waiting_in_order(self, queue: str) -> list[Job]:
-        waiting = self._waiting.get(queue)
-        return [self._jobs[job_id] for job_id in waiting.in_order()] if waiting else []
+        waiting = self._waiting.get(queue, Waiting())
+        return [self._jobs[job_id] for job_id in waiting.in_order()]
 
     def _held_jobs(self) -> Iterator[Job]:
         return (self._jobs[job_id] for held in self._held.values() for job_id in held)

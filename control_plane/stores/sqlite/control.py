@@ -157,6 +157,10 @@ class Control(Table):
     def answer_abandon(self, tx: sqlite3.Connection, key: str) -> None:
         tx.execute("delete from answers where key = ? and status = 0", (key,))
 
+    @writes
+    def answer_abandon_all(self, tx: sqlite3.Connection) -> None:
+        tx.execute("delete from answers where status = 0")
+
 
 def check_fence(tx: sqlite3.Connection, fence: Fence) -> None:
     """Raise `FencedOut` unless this fence is the current one."""

@@ -271,7 +271,7 @@ def _end(tx: sqlite3.Connection, job: Job, ended: Job, ending: Ending, now: date
     )
     tx.execute(
         "update machines set idle_since = ? where id = ? "
-        "and ? <> ''",
+        f"and not exists (select 1 from jobs where machine_id = ? and {rows.HELD})",
         (rows.text(now), job.machine_id, job.machine_id),
     )
     return ended

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections import Counter
+from collections.abc import Callable
 from decimal import Decimal
 
 import pytest
@@ -32,7 +33,7 @@ def test_every_cloud_is_there_with_both_markets() -> None:
 
 
 def test_prices_are_plausible() -> None:
-    """All above zero, none above 200 USD an hour, spot never dearer than on demand but for rounding."""
+    """Between half a cent and 200 USD an hour; spot never above on demand, but for rounding."""
     for offer in OFFERS:
         assert isinstance(offer.price_usd_hour, Decimal)
         assert Decimal("0.005") < offer.price_usd_hour < Decimal(200)
@@ -103,7 +104,7 @@ def test_spot_only_machines_have_no_on_demand_price() -> None:
         lambda offer: re.match(r"g6f|gr6f", offer.instance_type),  # slices
     ],
 )
-def test_what_cannot_be_used_is_left_out(left_out) -> None:  # type: ignore[no-untyped-def]
+def test_what_cannot_be_used_is_left_out(left_out: Callable[[Offer], object]) -> None:
     """Each kind is in the table and not among the offers."""
     table = loader._TABLE.read_text(encoding="utf-8")
     assert all(word in table for word in ("MI300X", "g5g.", "Standard_NC6s_v3", "g6f."))

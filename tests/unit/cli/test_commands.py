@@ -403,6 +403,33 @@ def test_apply_stops_where_it_should(cli: Cli, server: FakeServer, config: Path)
     assert all(each.query for each in server.of("PUT", "/v1/autoscalers/example"))
 
 
+class _Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(("reply", "applied"), [("y\n", True), ("n\n", False), ("", False)])
+def test_on_a_terminal_apply_asks(
+    cli: Cli,
+    server: FakeServer,
+    config: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    reply: str,
+    applied: bool,
+) -> None:
+    server.on("GET", "/v1/autoscalers/example", samples.autoscaler())
+    server.on("PUT", "/v1/autoscalers/example", samples.PREVIEW)
+    server.on("PUT", "/v1/autoscalers/example", samples.autoscaler(version=5))
+    monkeypatch.setattr("sys.stdin", _Terminal(reply))
+
+    ran = cli("autoscaler", "apply", str(config))
+
+    assert ran.code == 0
+    assert "Apply? [y/N]" in ran.err
+    assert len(server.of("PUT", "/v1/autoscalers/example")) == (2 if applied else 1)
+    assert ("nothing was applied" in ran.err) is not applied
+
+
 def test_explain_finds_the_autoscaler_of_the_queue(cli: Cli, server: FakeServer) -> None:
     server.on("GET", "/v1/queues/default", samples.queue())
     answer = {"queue": "default", "text": "3 machines, because …", "lines": [], "plan_id": "p-1"}

@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 
-import control_plane
 import orchctl
 from control_plane.errors import Unavailable
 from orchctl import contexts, output
@@ -90,7 +89,7 @@ def test_up_and_demo_pass_their_options_on(cli: Cli, monkeypatch: pytest.MonkeyP
         calls.append(words)
         return 5
 
-    _pretend(monkeypatch, control_plane, "local", up=up)
+    _pretend(monkeypatch, orchctl, "up", up=up)
     _pretend(monkeypatch, orchctl, "demo", demo=demo)
 
     assert cli("up", "--port", "0", "--config", "c.yaml", "--state-dir", "s").code == 0
@@ -105,7 +104,7 @@ def test_what_stops_the_server_is_a_message(cli: Cli, monkeypatch: pytest.Monkey
     def up(*_: Any) -> int:
         raise Unavailable("port 80 cannot be used", fix="choose another --port")
 
-    _pretend(monkeypatch, control_plane, "local", up=up)
+    _pretend(monkeypatch, orchctl, "up", up=up)
     failed = cli("up", "--port", "80")
     assert failed.code == 7
     assert failed.err == "error: port 80 cannot be used\n  fix: choose another --port\n"

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from control_plane.config.findings import Finding, findings
-from control_plane.config.load import load_file
+from control_plane.config.load import load_file, load_text
 from control_plane.core.model import Market, Offer
 from providers.catalog.loader import load_offers
-from tests.unit.config.documents import offer, policy
+from tests.unit.config.documents import document, offer, policy
 
 OFFERS = (
     offer("0.80"),
@@ -58,9 +58,6 @@ def test_a_sound_document_has_no_findings() -> None:
 )
 def test_a_dead_pool_says_what_would_bring_it_to_life(pool: str, reason: str) -> None:
     """The nearest misses: one limit lifted at a time, and what that would buy."""
-    from control_plane.config.load import load_text
-    from tests.unit.config.documents import document
-
     text = document(pool)
     if "    gpu:" in pool:
         text = text.replace("    gpu: L4:1\n", "", 1)
@@ -80,9 +77,6 @@ def test_one_useless_cloud_of_several_is_a_warning() -> None:
     """The pool lives, but not there."""
     listed = (*OFFERS, offer("1", provider="azure", region="eastus", gpu="T4"))
     text = "azure: {regions: [eastus], resource_group: r}"
-    from control_plane.config.load import load_text
-    from tests.unit.config.documents import document
-
     two = document().replace("[us-east-1]}}", f"[us-east-1]}}, {text}}}")
     (found,) = findings(load_text(two), listed)
     assert (found.severity, found.code) == ("warning", "cloud-dead")
@@ -98,9 +92,6 @@ def test_a_pool_no_queue_uses_is_a_warning() -> None:
 
 def test_an_unknown_region_names_the_near_one() -> None:
     """A typo in a region leaves the pool dead; both are said."""
-    from control_plane.config.load import load_text
-    from tests.unit.config.documents import document
-
     found = findings(load_text(document().replace("us-east-1", "us-eats-1")), OFFERS)
     assert [each.code for each in found] == ["region-unknown", "pool-dead"]
     assert found[0].path == "pools.l4.clouds.aws"

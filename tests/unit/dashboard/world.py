@@ -1,5 +1,5 @@
-"""A fleet with a month of history, built through the store's own methods: what the dashboard's tests
-look at. The same seed makes the same month.
+"""A fleet with a month of history, built through the store's own methods: what the dashboard's
+tests look at. The same seed makes the same month.
 """
 
 from __future__ import annotations
@@ -191,14 +191,14 @@ class _Builder:
         self._world = world
         self._store = world.store
         self._dice = dice
-        self._ids = CountedIds()
+        self._ids = world.service.ids
 
     def build(self, days: int) -> None:
         self._declare(NOW - timedelta(days=days))
         for day in range(days, 0, -1):
             at = NOW - timedelta(days=day)
             weekend = at.weekday() >= 5
-            for i in range(3 if weekend else 7):
+            for i in range(7 if weekend else 14):
                 self._past_machine(OFFERS[(day + i) % len(OFFERS)], at)
         for i in range(14):
             self._live_machine(OFFERS[i % len(OFFERS)], busy=i % 4 != 1, spot=i % 7 != 5)
@@ -223,9 +223,7 @@ class _Builder:
             name="research",
             queues={name: QueuePolicy(name=name, pools=tuple(pools)) for name in QUEUES},
             pools=pools,
-            budget=Budget(
-                hour_usd=Decimal(80), day_usd=Decimal(600), month_usd=Decimal(12000)
-            ),
+            budget=Budget(hour_usd=Decimal(80), day_usd=Decimal(600), month_usd=Decimal(12000)),
         )
         self._store.autoscaler_put(
             AutoscalerRecord(
@@ -365,9 +363,7 @@ class _Builder:
         else:
             reason = Reason(code="idle", sentence="left: idle for 5 min")
         machine = self._put(
-            replace(
-                machine, state=MachineState.TERMINATING, terminating_at=at, reason=reason
-            )
+            replace(machine, state=MachineState.TERMINATING, terminating_at=at, reason=reason)
         )
         end = at + timedelta(minutes=1)
         self._put(replace(machine, state=MachineState.TERMINATED, ended_at=end))
@@ -390,7 +386,7 @@ class _Builder:
         interrupted: bool = False,
     ) -> datetime:
         job = self._start_job(machine_id, offer, at)
-        end = until or at + timedelta(minutes=self._dice.randrange(15, 200))
+        end = until or at + timedelta(minutes=self._dice.randrange(60, 300))
         if interrupted:
             reason = Reason(code="interrupted", sentence=f"machine {machine_id} was interrupted")
             ending = Ending(outcome="interrupted", reason=reason)
@@ -423,9 +419,7 @@ class _Builder:
         gpus = max(1, offer.capacity.gpus // self._dice.choice((1, 1, 2)))
         queue = self._dice.choice(QUEUES)
         job = self._enqueue(queue, Need(gpus=gpus), at - waited)
-        (claimed,) = self._store.job_claim(
-            machine_id, [queue], offer.capacity, limit=1, now=at
-        )
+        (claimed,) = self._store.job_claim(machine_id, [queue], offer.capacity, limit=1, now=at)
         assert claimed.id == job.id
         self._log(claimed)
         return self._store.job_start(job.id, claimed.epoch, now=at + timedelta(seconds=8))
@@ -444,9 +438,7 @@ class _Builder:
             Job(
                 id=job_id,
                 queue=queue,
-                spec=JobSpec(
-                    command="python train.py --lr 3e-4", need=need, env={"SEED": "7"}
-                ),
+                spec=JobSpec(command="python train.py --lr 3e-4", need=need, env={"SEED": "7"}),
                 name=name or f"{queue}-{job_id[2:]}",
                 owner=self._dice.choice(PEOPLE),
                 submitted_at=at,
@@ -461,9 +453,7 @@ class _Builder:
         self._world.blobs.append(log_key(job.id, job.epoch), 0, lines.encode())
 
     def _note(self, kind: str, subject: str, text: str, at: datetime, actor: str = "") -> None:
-        self._store.event_append(
-            Event(at=at, kind=kind, subject=subject, text=text, actor=actor)
-        )
+        self._store.event_append(Event(at=at, kind=kind, subject=subject, text=text, actor=actor))
 
 
 def _interval(machine: Machine, at: datetime) -> PriceInterval:

@@ -187,6 +187,17 @@ def test_alive_names_the_processes_of_each_machine(make: Callable[..., LocalCase
     assert set(case.open().alive()) == {"m-1"}
 
 
+def test_process_that_turns_up_after_the_end_is_ended_too(make: Callable[..., LocalCase]) -> None:
+    case = make()
+    ref = launch(case)
+    MachineDirectory(files(case)).mark_ended(datetime.now(UTC))
+    sighting = case.open().sighting(ref)
+    assert sighting is not None
+    assert sighting.state == "running"
+    case.open().terminate(ref)
+    assert case.alive() == []
+
+
 def test_ending_machine_is_stopping_until_nothing_is_left(make: Callable[..., LocalCase]) -> None:
     case = make()
     ref = launch(case)

@@ -1,0 +1,208 @@
+"""Writes everything in `docs/` that follows from the program: `make docs`.
+
+Whole files: `cli.md`, `openapi.json`, `orchctl.schema.json`. Inside pages written by hand: what
+stands between `<!-- generated: NAME -->` and `<!-- end -->`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
+
+from pydantic import BaseModel
+
+from control_plane.api import openapi
+from control_plane.config import fields
+from control_plane.config.diff import usual_fields
+from control_plane.config.json_schema import schema_text
+from control_plane.config.schema import PLACES, CloudsDoc, MachinesDoc, Place
+from control_plane.core.policy import Window
+from docs import generate_cli
+
+REFERENCE = Path(__file__).parent / "reference"
+CONFIGURATION = REFERENCE / "configuration.md"
+SCHEMA = REFERENCE / "orchctl.schema.json"
+OPENAPI = REFERENCE / "openapi.json"
+
+_BLOCK = re.compile(r"(<!-- generated: (?P<name>[^>]+?) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+_FORMS = (
+    (fields.Duration, "duration"),
+    (fields.PriceHour, "USD per hour"),
+    (fields.Hour, "USD per hour"),
+    (fields.Day, "USD per day"),
+    (fields.Month, "USD per month"),
+    (fields.Disk, "size"),
+    (fields.MemoryRange, "range of sizes"),
+    (fields.CountRange, "range of numbers"),
+    (fields.Gpu, "kind of GPU"),
+    (fields.Market, "`spot`, `on-demand` or `spot-first`"),
+    (fields.Limit, "`hold` or `drain`"),
+    (fields.Name, "name"),
+    (fields.Option, "text"),
+    (fields.Secret, "secret reference"),
+    (fields.Cron, "cron line"),
+    (fields.TimeZone, "time zone"),
+    (fields.Count, "number, 0 to 10000"),
+    (fields.Some, "number, 1 to 10000"),
+    (fields.Priority, "number, -1000 to 1000"),
+    (list[fields.Region], "list of regions"),
+    (list[fields.AlertKind], "list of " + ", ".join(f"`{kind}`" for kind in fields.ALERTS)),
+    (list[str], "list of pool names"),
+)
+"""The type of a field, and what one writes there."""
+
+_UNWRITTEN = {
+    "jobs_per_machine": "what each job states",
+    "gpu": "no GPU",
+    "cpu": "any",
+    "memory": "any",
+    "max_price": "no limit",
+    "machines": "as below",
+    "budget": "as below",
+    "warm": "none",
+    "closed": "none",
+    "alerts": "none",
+    "subscription": "that of the credentials",
+    "timezone": f"`{Window(cron='', duration_s=0).timezone}`",
+    "slack": "one of the two",
+    "webhook": "one of the two",
+    "regions": "all",
+}
+"""What holds where a field without a default of its own is not written."""
+
+EXAMPLES = {
+    "apiVersion": "orchctl/v1",
+    "kind": "Autoscaler",
+    "name": "research",
+    "queues": "{default: {pools: [l4]}}",
+    "pools": "{l4: {clouds: {local: {}}}}",
+    "budget": "{hour: 20 USD, at_limit: drain}",
+    "alerts": "[{slack: secret://slack-webhook, on: [budget]}]",
+    "queues.*.pools": "[l4]",
+    "queues.*.priority": "10",
+    "queues.*.launch_after": "90s",
+    "queues.*.jobs_per_machine": "8",
+    "queues.*.ageing": "30m",
+    "pools.*.gpu": "A100:80GB:1..8",
+    "pools.*.cpu": "4..",
+    "pools.*.memory": "16GB..64GB",
+    "pools.*.disk": "200GB",
+    "pools.*.clouds": "{aws: {regions: [us-east-1]}}",
+    "pools.*.market": "on-demand",
+    "pools.*.max_price": "1.50 USD/hour",
+    "pools.*.machines": "{min: 0, max: 12}",
+    "pools.*.gpus_max": "16",
+    "pools.*.idle_timeout": "5m",
+    "pools.*.boot_timeout": "10m",
+    "pools.*.max_lifetime": "24h",
+    "pools.*.warm": '[{cron: "0 8 * * MON-FRI", for: 10h, machines: 1}]',
+    "pools.*.closed": '[{cron: "0 20 * * FRI", for: 60h}]',
+    "pools.*.clouds.local": "{}",
+    "pools.*.clouds.simulated": "{}",
+    "pools.*.clouds.aws": "{regions: [us-east-1]}",
+    "pools.*.clouds.gcp": "{regions: [us-central1], project: acme-ml}",
+    "pools.*.clouds.azure": "{regions: [eastus], resource_group: orchctl}",
+    "pools.*.clouds.simulated.regions": "[sim-north]",
+    "pools.*.clouds.aws.regions": "[us-east-1, us-west-2]",
+    "pools.*.clouds.gcp.regions": "[us-central1]",
+    "pools.*.clouds.gcp.project": "acme-ml",
+    "pools.*.clouds.azure.regions": "[eastus]",
+    "pools.*.clouds.azure.resource_group": "orchctl",
+    "pools.*.clouds.azure.subscription": "00000000-0000-0000-0000-000000000000",
+    "pools.*.machines.min": "1",
+    "pools.*.machines.max": "12",
+    "pools.*.warm.*.cron": '"0 8 * * MON-FRI"',
+    "pools.*.warm.*.for": "10h",
+    "pools.*.warm.*.timezone": "Europe/Berlin",
+    "pools.*.warm.*.machines": "1",
+    "pools.*.closed.*.cron": '"0 20 * * FRI"',
+    "pools.*.closed.*.for": "60h",
+    "pools.*.closed.*.timezone": "Europe/Berlin",
+    "budget.hour": "20 USD",
+    "budget.day": "200 USD",
+    "budget.month": "3000 USD",
+    "budget.at_limit": "drain",
+    "alerts.*.slack": "secret://slack-webhook",
+    "alerts.*.webhook": "secret://alert-address",
+    "alerts.*.on": "[budget, job-failed]",
+}
+"""One value for every field, by its path. A test puts each into a document and loads it."""
+
+
+def main() -> None:
+    """Write all of it."""
+    generate_cli.TARGET.write_text(generate_cli.generate(), encoding="utf-8")
+    OPENAPI.write_text(openapi.text(), encoding="utf-8")
+    SCHEMA.write_text(schema_text(), encoding="utf-8")
+    CONFIGURATION.write_text(configuration(CONFIGURATION.read_text("utf-8")), encoding="utf-8")
+
+
+def configuration(page: str) -> str:
+    """The page with its tables written anew. Raises `KeyError` for a table nobody can make."""
+    tables = {path_of(place): place for place in PLACES}
+
+    def fresh(match: re.Match[str]) -> str:
+        return match[1] + "\n".join(_table(tables[match["name"]])) + "\n" + match[3]
+
+    return _BLOCK.sub(fresh, page)
+
+
+def path_of(place: Place) -> str:
+    """`pools.*.machines`; the top of the document is `document`."""
+    return ".".join(place.pattern) or "document"
+
+
+def paths() -> Iterator[str]:
+    """Every field of the document, by its path."""
+    for place in PLACES:
+        for name in place.fields:
+            yield ".".join((*place.pattern, name))
+
+
+def _table(place: Place) -> Iterator[str]:
+    if not place.fields:
+        yield "It has no fields: write `{}`."
+        return
+    yield "| field | what it says | form | default | example |"
+    yield "| --- | --- | --- | --- | --- |"
+    hints = get_type_hints(place.part, include_extras=True)
+    for name, info in place.part.model_fields.items():
+        shown = info.alias or name
+        example = EXAMPLES[".".join((*place.pattern, shown))]
+        cells = (
+            f"`{shown}`",
+            info.description or _FIXED[shown],
+            _form(hints[name]),
+            _default(place.part, shown, required=info.is_required()),
+            f"`{example}`",
+        )
+        yield f"| {' | '.join(cells)} |"
+
+
+_FIXED = {"apiVersion": "The version of this format.", "kind": "The kind of document."}
+
+
+def _form(hint: Any) -> str:
+    for kind, words in _FORMS:
+        if kind == hint:
+            return words
+    plain = get_args(hint)[0] if get_origin(hint) is Annotated else hint
+    if plain is str:
+        return "fixed text"
+    return "list of maps" if get_origin(plain) is list else "map"
+
+
+def _default(part: type[BaseModel], name: str, *, required: bool) -> str:
+    if required:
+        return "required"
+    if part is CloudsDoc:
+        return "not used"
+    usual = usual_fields().get(f"machines.{name}" if part is MachinesDoc else name, "")
+    return f"`{usual}`" if usual else _UNWRITTEN[name]
+
+
+if __name__ == "__main__":
+    main()

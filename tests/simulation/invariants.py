@@ -1,0 +1,203 @@
+"""What must hold after everything that happens, checked against the clouds' own truth.
+
+The books (store, ledger) are what the control plane believes; `SimulatedCloud.alive`, `bill` and
+`violations` are what is. A promise counts only where the two are compared.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from datetime import timedelta
+from decimal import Decimal
+
+from control_plane.core.lifecycle import COUNTED, JOB_ENDED
+from control_plane.core.model import Attempt, Job, JobState, PriceInterval
+from control_plane.core.policy import Autoscaler
+from control_plane.reconcile import Tick
+from providers.simulated.clock import EPOCH
+from providers.simulated.machines import Vm
+from tests.simulation.world import INSTALLATION, Controller, World
+
+NOTICED_LATE_S = 900
+"""How long after a VM has ended the books may still count it as costing money.
+
+`ended_at` is written when a controller *knows* that a machine is gone, not when it went: normally
+the next look (a minute), after a crash the lease's time (two minutes), the restart, and the looks
+that unreadable regions and failing calls spoil. So the ledger never says less than the bill for a
+machine it knows, and at most this much more."""
+
+_HELD = (JobState.LEASED, JobState.RUNNING)
+
+
+class Broken(AssertionError):
+    """A promise was broken."""
+
+
+class Watch:
+    """Looks at a world after every step and remembers what may never change again."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.accepted: set[str] = set()
+        """Ids of jobs that were handed in."""
+        self.loosened: dict[str, int] = {}
+        """Pools whose maximum was lowered: what they may still have by then."""
+        self._ended: dict[str, Job] = {}
+        self._epochs: dict[str, int] = {}
+        world.after_step = self.step
+        world.ticked = self.ticked
+
+    def step(self) -> None:
+        """After anything happened. Raises `Broken`."""
+        for cloud in self.world.clouds.values():
+            _none(cloud.violations)
+        for record in self.world.store.autoscaler_list():
+            _none(self._caps(record.policy))
+
+    def ticked(self, controller: Controller, tick: Tick) -> None:
+        """After a controller has looked at an autoscaler. Raises `Broken`."""
+        _none([finding.sentence for finding in tick.findings])
+        _none([error for error in (tick.done.errors if tick.done else ()) if _is_bug(error)])
+        _none(self._jobs())
+        _none(self._bought_twice(tick))
+
+    def at_rest(self) -> None:
+        """When everything has come to its end. Raises `Broken`."""
+        self.step()
+        _none(self._jobs())
+        _none([f"{job.id} is {job.state}" for job in self.world.jobs() if not _over(job)])
+        _none([f"{lease.job_id} is leased" for lease in self.world.store.job_leases()])
+        _none([f"{m.id} is {m.state}" for m in self.world.machines()])
+        _none([f"{vm.provider_id} of {vm.machine_id} lives" for vm in self.world.alive()])
+        _none(self._ledger())
+
+    # ------------------------------------------------------------------------ caps
+
+    def _caps(self, policy: Autoscaler) -> Iterator[str]:
+        fleet = f"{INSTALLATION}-{policy.name}"
+        alive = [vm for vm in self.world.alive() if vm.fleet == fleet]
+        for name, pool in policy.pools.items():
+            mine = [vm for vm in alive if vm.boot.pool == name]
+            most = max(pool.machines_max, self.loosened.get(name, 0))
+            if len(mine) > most:
+                yield f"pool {name} has {len(mine)} VMs, its maximum is {most}"
+            gpus = sum(vm.offer.capacity.gpus for vm in mine)
+            if gpus > pool.gpus_max:
+                yield f"pool {name} has {gpus} GPUs, its maximum is {pool.gpus_max}"
+        rate = sum((self._planned_price(vm) for vm in alive), Decimal(0))
+        if rate > policy.budget.hour_usd:
+            yield f"machines cost {rate} USD/hour, the budget is {policy.budget.hour_usd}"
+
+    def _planned_price(self, vm: Vm) -> Decimal:
+        """What the VM was bought for. A spot price may move between the decision and the purchase;
+        no cap can know that, so it is judged by the price it was decided on."""
+        machine = self.world.store.machine_get(vm.machine_id)
+        attempt = int(vm.key.rpartition(".")[2])
+        return machine.offers[attempt - 1].price_usd_hour
+
+    # ------------------------------------------------------------------------ jobs
+
+    def _jobs(self) -> Iterator[str]:
+        jobs = self.world.jobs()
+        lost = self.accepted - {job.id for job in jobs}
+        if lost:
+            yield f"jobs are lost: {sorted(lost)}"
+        leases = {lease.job_id: lease for lease in self.world.store.job_leases()}
+        for job in jobs:
+            if job.id in self._ended:
+                if job != self._ended[job.id]:
+                    yield f"{job.id} changed after its end: {self._ended[job.id]} -> {job}"
+                continue
+            if (job.state in _HELD) != (job.id in leases):
+                yield f"{job.id} is {job.state}, its lease {leases.get(job.id)}"
+            if job.epoch < self._epochs.get(job.id, 0):
+                yield f"the epoch of {job.id} went back to {job.epoch}"
+            self._epochs[job.id] = job.epoch
+            yield from _attempts(job, self.world.store.job_attempts(job.id))
+            if _over(job):
+                self._ended[job.id] = job
+
+    # ------------------------------------------------------------------------ buying
+
+    def _bought_twice(self, tick: Tick) -> Iterator[str]:
+        """A plan made again at once, with everything it bought in flight, buys nothing."""
+        if tick.plan is None or not tick.plan.launches:
+            return
+        states = {machine.id: machine.state for machine in self.world.machines()}
+        if any(states.get(each.machine_id) not in COUNTED for each in tick.plan.launches):
+            return  # a launch was refused everywhere: trying elsewhere is right
+        again = self.world.preview(tick.autoscaler)
+        for launch in again.launches:
+            yield f"bought again at once: {launch.reason.sentence}"
+
+    # ------------------------------------------------------------------------ money
+
+    def _ledger(self) -> Iterator[str]:
+        """Each VM is in the books from its first moment until it was known to be gone."""
+        intervals: dict[str, list[PriceInterval]] = defaultdict(list)
+        horizon = self.world.clock.now() + timedelta(days=1)
+        for interval in self.world.store.prices_between(EPOCH - timedelta(days=1), horizon):
+            intervals[interval.machine_id].append(interval)
+        for cloud in self.world.clouds.values():
+            for vm in cloud.vms:
+                yield from self._booked(vm, intervals[vm.machine_id])
+        for machine_id, left in intervals.items():
+            for interval in left:
+                yield f"{machine_id} is booked from {interval.started_at}, there was no such VM"
+
+    def _booked(self, vm: Vm, intervals: list[PriceInterval]) -> Iterator[str]:
+        name = f"{vm.provider_id} of {vm.machine_id}"
+        mine = [each for each in intervals if each.started_at == vm.created_at]
+        gone_at = vm.gone_at()
+        if not mine or gone_at is None:
+            yield f"{name}, alive {vm.created_at:%d %H:%M:%S} to {gone_at}, is not in the books"
+            return
+        intervals.remove(mine[0])
+        if mine[0].ended_at is None:
+            yield f"{name} is still booked"
+            return
+        late_s = (mine[0].ended_at - gone_at).total_seconds()
+        if not 0 <= late_s <= NOTICED_LATE_S:
+            yield f"{name} was gone at {gone_at}, the books end {late_s:.0f} s later"
+
+
+def _attempts(job: Job, attempts: Sequence[Attempt]) -> Iterator[str]:
+    """One attempt at a time, each closed before the next, and one final one."""
+    open_ones = [each for each in attempts if each.ended_at is None]
+    if len(open_ones) != (job.state in _HELD):
+        yield f"{job.id} is {job.state} with {len(open_ones)} open attempts"
+    for before, after in zip(attempts, attempts[1:], strict=False):
+        if before.ended_at is None or before.ended_at > after.leased_at:
+            yield f"attempts {before.number} and {after.number} of {job.id} overlap"
+    final = [each for each in attempts if each.outcome in ("succeeded", "cancelled")]
+    if len(final) > 1:
+        yield f"{job.id} ended {len(final)} times"
+
+
+def _is_bug(error: str) -> bool:
+    """Whether an error of a tick is one of the program rather than of a cloud."""
+    return any(
+        word in error
+        for word in (
+            "KeyError",
+            "TypeError",
+            "AttributeError",
+            "ValueError",
+            "IllegalTransition",
+            "InvalidInput",
+            "AssertionError",
+            "IndexError",
+            "Refused",
+        )
+    )
+
+
+def _over(job: Job) -> bool:
+    return job.state in JOB_ENDED
+
+
+def _none(broken: Sequence[str] | Iterator[str]) -> None:
+    found = list(broken)
+    if found:
+        raise Broken("; ".join(found))
