@@ -289,7 +289,9 @@ class Agents:
             poll_s=self._settings.poll_s,
             idle_timeout_s=-1.0 if self._kept(machine) else float(idle),
             contact_timeout_s=self._settings.contact_timeout_s,
-            max_lifetime_s=float(pool.max_lifetime_s if pool else 0),
+            # A machine whose pool was taken out of the document ends its jobs first; its own life
+            # limit holds on.
+            max_lifetime_s=float(pool.max_lifetime_s) if pool else wire.Advice.max_lifetime_s,
         )
 
     def _kept(self, machine: Machine) -> bool:

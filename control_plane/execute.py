@@ -7,11 +7,13 @@ a row that the next tick finishes with the same idempotency key (`core/recovery.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor as Pool
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
+from control_plane import throttle
 from control_plane.core import reasons
 from control_plane.core.cooldowns import next_boot_failure, next_rest, rest_key, rests
 from control_plane.core.lifecycle import MACHINE_ENDED
@@ -52,8 +54,7 @@ from control_plane.service import Service
 from control_plane.tokens import MachineTokens
 
 UNCLEAR_TRIES = 5
-"""Repeats of one launch with one key after unclear answers; then the next offer is tried. If the
-first one came to something after all, it carries our label and is reaped."""
+"""Tries of one launch with one key whose answers are unclear; then it is given up."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +78,10 @@ class Done:
 
 def no_checkpoint(name: str) -> None:
     """Where a crash test stops the program; otherwise nothing."""
+
+
+class Throttled(Exception):
+    """An API rests: this call is left out, and made at a later tick."""
 
 
 class Executor:
@@ -103,6 +108,8 @@ class Executor:
         self._timing = timing
         self._pool = pool
         self._checkpoint = checkpoint
+        self._complaints: dict[str, set[str]] = {}
+        """By subject, what was noted since its last success."""
 
     def execute(self, plan: Plan, policy: Autoscaler, *, fleet: str, fence: Fence) -> Done:
         """Carry out every action. Raises `FencedOut` as soon as another controller has taken over;
@@ -162,16 +169,26 @@ class _Run:
             return
         try:
             act()
-            self.done.actions += 1
         except FencedOut:
             self.fenced_out = True
-        except (Conflict, NotFound):
-            # The row changed since the snapshot was read; the next tick decides on what it is now.
+        except (Conflict, NotFound, Throttled):
+            # The row changed since the snapshot was read, or its API rests; the next tick decides
+            # on what is then.
             self.done.unsettled = True
         except Exception as error:  # noqa: BLE001 - one bad row must never stop the others
             said = error if isinstance(error, ProviderError) else _as_transient(error)
             self.done.errors.append(f"{subject}: {said.raw_code}: {said}")
-            self._note("error", subject, f"{said.raw_code}: {said}", code="action-failed")
+            self._complain(subject, f"{said.raw_code}: {said}")
+        else:
+            self.done.actions += 1
+            self.parts._complaints.pop(subject, None)
+
+    def _complain(self, subject: str, text: str) -> None:
+        """Note what went wrong, once: what fails again and again would bury everything else."""
+        known = self.parts._complaints.setdefault(subject, set())
+        if text not in known:
+            known.add(text)
+            self._note("error", subject, text, code="action-failed")
 
     # ---------------------------------------------------------------------- actions
 
@@ -203,8 +220,8 @@ class _Run:
         )
         if machine.state is MachineState.LAUNCHING:
             launched = replace(launched, state=MachineState.BOOTING)
-        self._put(launched)
         self._open_price(launched, action.created_at)
+        self._put(launched)
         self._note("machine", machine.id, action.reason.sentence, code=action.reason.code)
 
     def _mark(self, action: Mark) -> None:
@@ -213,9 +230,9 @@ class _Run:
         if action.state in MACHINE_ENDED:
             self._end(changed)
             return
+        self._put(changed)
         if action.state is MachineState.BOOT_FAILED:
             self._count_boot_failure(machine)
-        self._put(changed)
         self._note("machine", machine.id, action.reason.sentence, code=action.reason.code)
 
     def _requeue(self, action: Requeue) -> None:
@@ -228,24 +245,51 @@ class _Run:
             return  # its agent ended it first: nothing is left to give back
 
     def _reap(self, action: Reap) -> None:
-        # The last look: a record may have been written since the plan was made.
+        """End a machine that no record explains, in two phases: the first look raises the alarm
+        and notes it in the store, a later one that finds it still unexplained ends it."""
+        if self._explained(action) or not self._due(action):
+            return
+        with self._calling(action.provider, action.region) as provider:
+            provider.terminate(
+                MachineRef(
+                    machine_id=action.machine_id,
+                    provider_id=action.provider_id,
+                    region=action.region,
+                    zone=action.zone,
+                )
+            )
+        self.done.unsettled = True
+        self._note("machine", action.provider_id, action.reason.sentence, code=action.reason.code)
+
+    def _explained(self, action: Reap) -> bool:
+        """The last look: a record may have been written since the plan was made."""
         try:
             machine = self.parts._store.machine_get(action.machine_id)
         except NotFound:
-            machine = None
-        known = machine is not None and machine.state not in MACHINE_ENDED
-        if known and machine is not None and machine.provider_id in ("", action.provider_id):
-            return
-        self._provider(action.provider).terminate(
-            MachineRef(
-                machine_id=action.machine_id,
-                provider_id=action.provider_id,
-                region=action.region,
-                zone=action.zone,
+            return False
+        closed = machine.state in MACHINE_ENDED
+        return not closed and machine.provider_id in ("", action.provider_id)
+
+    def _due(self, action: Reap) -> bool:
+        """Whether it was noted long enough ago, or ended so long ago that it is time to repeat."""
+        timing, now = self.parts._timing, self._now()
+        key = f"stray/{action.provider}/{action.provider_id}"
+        noted = self._cooldowns().get(key)
+        if noted is not None and noted.until > now:
+            return False
+        pause_s = timing.unknown_grace_s if noted is None else timing.terminate_repeat_s
+        self.parts._store.cooldown_put(
+            Cooldown(
+                key=key,
+                error_class=ErrorClass.TRANSIENT,
+                code=action.reason.code,
+                until=now + timedelta(seconds=pause_s),
             )
         )
-        self.done.unsettled = True
-        self._note("machine", action.provider_id, action.reason.sentence, code=action.reason.code)
+        if noted is None:
+            text = f"{action.reason.sentence}; it is ended in {reasons.span(pause_s)}"
+            self._note("error", self.policy.name, text, code="books-wrong")
+        return noted is not None
 
     # ---------------------------------------------------------------------- ending
 
@@ -258,10 +302,12 @@ class _Run:
             if cordoned is None:
                 return
             self.parts._checkpoint("cordoned")
+            told = machine.reason == action.reason
             machine = self._put(
                 replace(cordoned, state=MachineState.TERMINATING, reason=action.reason)
             )
-            self._note("machine", machine.id, action.reason.sentence, code=action.reason.code)
+            if not told:
+                self._note("machine", machine.id, action.reason.sentence, code=action.reason.code)
         self._give_back_leases(machine, action.reason)
         machine = self._put(replace(machine, terminating_at=self._now()))
         self.done.unsettled = True
@@ -289,10 +335,10 @@ class _Run:
     def _end_at_provider(self, machine: Machine) -> None:
         if not machine.provider_id:
             return
-        provider = self._provider(machine.offer.provider)
-        provider.terminate(machine_ref(machine))
-        self.parts._checkpoint("terminate-called")
-        seen = provider.sighting(machine_ref(machine))
+        with self._calling(machine.offer.provider, machine.offer.region) as provider:
+            provider.terminate(machine_ref(machine))
+            self.parts._checkpoint("terminate-called")
+            seen = provider.sighting(machine_ref(machine))
         if seen is None or seen.state == "gone":
             self._end(replace(machine, state=MachineState.TERMINATED))
 
@@ -309,23 +355,29 @@ class _Run:
 
     def _launch(self, machine_id: str) -> None:
         machine = self.parts._store.machine_get(machine_id)
+        repeated = machine.state is MachineState.LAUNCHING
         while machine.state in (MachineState.PLANNED, MachineState.LAUNCHING):
             if machine.state is MachineState.PLANNED:
-                machine = self._put(replace(machine, state=MachineState.LAUNCHING))
+                # Another launch of this tick may have been refused meanwhile what this one wants.
+                attempt = self._free(machine, machine.attempt) or machine.attempt
+                machine = self._put(replace(machine, state=MachineState.LAUNCHING, attempt=attempt))
+            if self._throttled(machine.offer.provider, machine.offer.region):
+                self.done.unsettled = True
+                return
             self.parts._checkpoint("before-launch")
             try:
                 launched = self._call(machine)
             except ProviderError as error:
-                following = self._refused(machine, error)
+                following = self._refused(machine, error, repeated=repeated)
             except Exception as error:  # noqa: BLE001 - the port says: all else counts as transient
-                following = self._refused(machine, _as_transient(error))
+                following = self._refused(machine, _as_transient(error), repeated=repeated)
             else:
                 self.parts._checkpoint("launch-answered")
                 following = self._record(machine, launched)
             if following is None:
                 self.done.unsettled = True
                 return
-            machine = following
+            machine, repeated = following, False
 
     def _call(self, machine: Machine) -> Launched:
         provider = self._provider(machine.offer.provider)
@@ -365,6 +417,9 @@ class _Run:
                 replace(machine, operation=launched.operation, provider_id=launched.provider_id)
             )
             return None
+        # The price comes first: a crash after it leaves a launch to take up again, which opens the
+        # same interval; a crash before it would leave a machine that is in no bill of ours.
+        self._open_price(machine, launched.at)
         booting = self._put(
             replace(
                 machine,
@@ -375,24 +430,52 @@ class _Run:
             )
         )
         self.parts._checkpoint("launch-recorded")
-        self._open_price(booting, launched.at)
         self._note("machine", machine.id, f"launched: {reasons.offer_text(machine.offer)}")
         return booting
 
-    def _refused(self, machine: Machine, error: ProviderError) -> Machine | None:
+    def _refused(self, machine: Machine, error: ProviderError, *, repeated: bool) -> Machine | None:
         """What follows a refusal: the machine at its next offer, failed for good, or None when it
         stays as it is for the next tick."""
         self._note("machine", machine.id, f"{error.raw_code}: {error}", code=error.error_class)
-        unclear = error.error_class is ErrorClass.TRANSIENT and error.raw_code != "Ended"
-        if unclear and self._tries(machine, error) < UNCLEAR_TRIES:
-            return None
-        if not unclear:
+        if error.error_class is not ErrorClass.TRANSIENT:
             self._rest(machine, error)
-        cooldowns = self._cooldowns()
-        for attempt in range(machine.attempt + 1, len(machine.offers) + 1):
-            if not rests(machine.offers[attempt - 1], cooldowns, self._now()):
-                return self._put(replace(machine, attempt=attempt, operation="", provider_id=""))
+        if _unclear(error, repeated=repeated):
+            self._doubt(machine, error)
+            return None
+        if error.raw_code == "Ended":
+            self._give_up(machine, reasons.launch_ended(machine))
+            return None
+        attempt = self._free(machine, machine.attempt + 1)
+        if attempt is not None:
+            return self._put(replace(machine, attempt=attempt, operation="", provider_id=""))
+        if error.error_class is ErrorClass.THROTTLE:
+            return None
         return self._fail(machine, error)
+
+    def _free(self, machine: Machine, first: int) -> int | None:
+        """The first attempt, counting from `first`, whose offer does not rest."""
+        cooldowns = self._cooldowns()
+        for attempt in range(first, len(machine.offers) + 1):
+            if not rests(machine.offers[attempt - 1], cooldowns, self._now()):
+                return attempt
+        return None
+
+    def _doubt(self, machine: Machine, error: ProviderError) -> None:
+        """Keep the key until an answer to it is clear. After some tries the launch is given up as
+        one that may have come to something: it counts until it was found and ended, or shown
+        nowhere. Trying the next offer instead could make a second machine."""
+        if error.error_class is ErrorClass.THROTTLE or self._tries(machine, error) < UNCLEAR_TRIES:
+            return
+        # A place that does not give one clear answer in so many tries is left alone for a while.
+        self._rest(machine, error, as_class=ErrorClass.CAPACITY_REGION)
+        self._give_up(machine, reasons.launch_unclear(machine, error.raw_code, UNCLEAR_TRIES))
+
+    def _give_up(self, machine: Machine, reason: Reason) -> None:
+        now = self._now()
+        self._put(
+            replace(machine, state=MachineState.TERMINATING, reason=reason, terminating_at=now)
+        )
+        self._note("machine", machine.id, reason.sentence, code=reason.code)
 
     def _fail(self, machine: Machine, error: ProviderError) -> Machine:
         reason = Reason(
@@ -431,12 +514,15 @@ class _Run:
         )
         return count
 
-    def _rest(self, machine: Machine, error: ProviderError) -> None:
-        key = rest_key(machine.offer, error.error_class)
+    def _rest(
+        self, machine: Machine, error: ProviderError, *, as_class: ErrorClass | None = None
+    ) -> None:
+        error_class = as_class or error.error_class
+        key = rest_key(machine.offer, error_class)
         self.parts._store.cooldown_put(
             next_rest(
                 machine.offer,
-                error.error_class,
+                error_class,
                 error.raw_code,
                 before=self._cooldowns().get(key),
                 retry_after_s=error.retry_after_s,
@@ -492,6 +578,20 @@ class _Run:
                 raw_code="NotConfigured",
             ) from None
 
+    @contextmanager
+    def _calling(self, name: str, region: str) -> Iterator[Provider]:
+        """A provider to call in a region. While its API rests, the row waits for the next tick."""
+        if self._throttled(name, region):
+            raise Throttled(f"{name} {region} has asked for fewer calls")
+        try:
+            yield self._provider(name)
+        except ProviderError as error:
+            throttle.heed(self.parts._store, error, name, region, self._now())
+            raise
+
+    def _throttled(self, name: str, region: str) -> bool:
+        return throttle.resting(self.parts._store, name, region, self._now())
+
     def _cooldowns(self) -> dict[str, Cooldown]:
         return {rest.key: rest for rest in self.parts._store.cooldown_list()}
 
@@ -500,6 +600,17 @@ class _Run:
 
     def _now(self) -> datetime:
         return self.parts._clock.now()
+
+
+def _unclear(error: ProviderError, *, repeated: bool) -> bool:
+    """Whether a launch may have come to something in spite of this answer. To a repeat, a refusal
+    at the door says nothing: it is the earlier call that may have acted."""
+    if error.raw_code == "Ended":
+        return False
+    at_the_door = (ErrorClass.THROTTLE, ErrorClass.AUTH, ErrorClass.INVALID)
+    return error.error_class is ErrorClass.TRANSIENT or (
+        repeated and error.error_class in at_the_door
+    )
 
 
 def _as_transient(error: Exception) -> ProviderError:

@@ -16,7 +16,6 @@ from pathlib import Path
 import uvicorn
 
 from control_plane.agents import AgentSettings
-from control_plane.core.lifecycle import MACHINE_ENDED
 from control_plane.core.snapshot import Timing
 from control_plane.errors import Unavailable
 from control_plane.execute import no_checkpoint
@@ -64,17 +63,19 @@ class Server:
         self.plane.loop.start()
 
     def end_machines(self) -> int:
-        """End every machine, give back what they run, and return how many are still there."""
-        for machine in self.plane.store.machine_list():
-            self.plane.fleet.terminate(machine.id, actor="shutdown")
+        """End every machine, give back what they run, and return how many are still there. The
+        loop stops and buys nothing for what is given back."""
+        self.plane.loop.stop()
+        self.plane.reconciler.stop_buying()
         deadline = time.monotonic() + _END_WAIT_S
-        while time.monotonic() < deadline:
-            left = self.plane.store.machine_list()
-            if not left:
-                return 0
-            self.plane.loop.wake()
+        while left := self.plane.store.machine_list():
+            if time.monotonic() >= deadline:
+                break
+            for machine in left:
+                self.plane.fleet.terminate(machine.id, actor="shutdown")
+            self.plane.reconciler.tick()
             time.sleep(0.1)
-        return sum(m.state not in MACHINE_ENDED for m in self.plane.store.machine_list())
+        return len(left)
 
     def stop(self) -> None:
         """Stop looking, stop answering, let go of the files."""

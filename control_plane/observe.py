@@ -12,6 +12,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
+from control_plane import throttle
 from control_plane.core.cost import spend
 from control_plane.core.model import (
     Lease,
@@ -67,7 +68,7 @@ class Eyes:
             waiting=tuple(self._waiting(policy, now)),
             machines=tuple(machines),
             leases=self._leases(policy, machines),
-            observations=self._look_again(observations, machines, fleet),
+            observations=self._look_again(observations, machines, fleet, now),
             offers=tuple(self.prices.offers(providers)),
             cooldowns=tuple(self.store.cooldown_list()),
             reachable_since=reachable_since,
@@ -86,16 +87,21 @@ class Eyes:
         provider = self.providers.get(name)
         if provider is None:
             return Observation(provider=name, at=now, unknown=("*",))
-        try:
-            return provider.observe(fleet)
-        except Exception:  # noqa: BLE001 - whatever went wrong, the answer is: unknown
-            return Observation(provider=name, at=now, unknown=("*",))
+        if not throttle.resting(self.store, name, "", now):
+            try:
+                return provider.observe(fleet)
+            except ProviderError as error:
+                throttle.heed(self.store, error, name, "", now)
+            except Exception:  # noqa: BLE001 - whatever went wrong, the answer is: unknown
+                pass
+        return Observation(provider=name, at=now, unknown=("*",))
 
     def _look_again(
         self,
         observations: tuple[Observation, ...],
         machines: Sequence[Machine],
         fleet: str,
+        now: datetime,
     ) -> tuple[Observation, ...]:
         """Ask by id for every machine that its provider's listing should show and does not."""
         completed = []
@@ -109,15 +115,21 @@ class Eyes:
                 and machine.provider_id not in shown
                 and observation.knows(machine.offer.region, machine.offer.zone)
             ]
-            found = [self._ask(machine, fleet) for machine in missing]
+            found = [self._ask(machine, fleet, now) for machine in missing]
             sightings = (*observation.sightings, *(each for each in found if each))
             completed.append(replace(observation, sightings=sightings))
         return tuple(completed)
 
-    def _ask(self, machine: Machine, fleet: str) -> Sighting | None:
+    def _ask(self, machine: Machine, fleet: str, now: datetime) -> Sighting | None:
+        place = machine.offer.provider, machine.offer.region
+        if throttle.resting(self.store, *place, now):
+            return None
         try:
             seen = self.providers[machine.offer.provider].sighting(machine_ref(machine))
-        except ProviderError:
+        except ProviderError as error:
+            throttle.heed(self.store, error, *place, now)
+            return None
+        except Exception:  # noqa: BLE001 - one cloud's fault must not hide what the others say
             return None
         return seen or Sighting(
             machine_id=machine.id,
@@ -138,11 +150,15 @@ class Eyes:
         return self.store.waiting_groups(sorted(policy.queues), ripe_before=ripe_before, now=now)
 
     def _leases(self, policy: Autoscaler, machines: Sequence[Machine]) -> tuple[Lease, ...]:
+        """Those of this autoscaler's machines, and those of its queues whose machine no longer
+        exists. A queue may change hands while a machine of its former owner works for it."""
         mine = {machine.id for machine in machines}
+        others = {machine.id for machine in self.store.machine_list()} - mine
         return tuple(
             lease
             for lease in self.store.job_leases()
-            if lease.machine_id in mine or lease.queue in policy.queues
+            if lease.machine_id in mine
+            or (lease.queue in policy.queues and lease.machine_id not in others)
         )
 
     def _spend(self, autoscaler: str, now: datetime) -> Spend:

@@ -75,10 +75,27 @@ class Reconciler:
         self._reachable_since = reachable_since
         self._checkpoint = checkpoint
         self._last_told: dict[str, str] = {}
+        self._buying = True
+        self._looked_at: datetime | None = None
 
     def tick(self) -> list[Tick]:
         """Look at every autoscaler once; a fault in one is noted and does not stop the others."""
-        return [self._guarded(record) for record in self._store.autoscaler_list()]
+        self._notice_own_absence()
+        ticks = [self._guarded(record) for record in self._store.autoscaler_list()]
+        self._looked_at = self._now()
+        return ticks
+
+    def _notice_own_absence(self) -> None:
+        """After a pause that no loop makes (the computer slept, the process was stopped) it was we
+        who were silent: agents get their time again."""
+        now = self._now()
+        away = now - self._looked_at if self._looked_at else timedelta(0)
+        if away > timedelta(seconds=self._eyes.timing.lease_s):
+            self._reachable_since = now
+
+    def stop_buying(self) -> None:
+        """Plan from now on as if every autoscaler were paused: this control plane is going down."""
+        self._buying = False
 
     def fleet(self, autoscaler: str) -> str:
         """The label that all machines of an autoscaler carry."""
@@ -95,6 +112,7 @@ class Reconciler:
             return Tick(autoscaler=record.name, done=Done(errors=[text]))
 
     def _tick(self, record: AutoscalerRecord) -> Tick:
+        record = record if self._buying else replace(record, paused=True)
         name = record.name
         fence = self._store.lease_take(
             f"autoscaler/{name}", self._owner, ttl_s=LEASE_TTL_S, now=self._now()
@@ -113,6 +131,7 @@ class Reconciler:
         self._checkpoint("observed")
         plan = decide(snapshot)
         findings = check(plan, snapshot)
+        self._hold_on(fence)
         self._tell(plan, snapshot, findings)
         self._checkpoint("planned")
         if findings:
@@ -122,6 +141,13 @@ class Reconciler:
         self._remove_if_done(record, snapshot, fence)
         unsettled = done.unsettled or any(m.state in _UNSETTLED for m in snapshot.machines)
         return Tick(autoscaler=name, plan=plan, done=done, unsettled=unsettled)
+
+    def _hold_on(self, fence: Fence) -> None:
+        """Renew the lease: looking takes time, and nothing may be written by one whose lease ran
+        out meanwhile. Raises `FencedOut`."""
+        held = self._store.lease_take(fence.name, self._owner, ttl_s=LEASE_TTL_S, now=self._now())
+        if held != fence:
+            raise FencedOut(f"another controller has taken over {fence.name}")
 
     def _age(self, record: AutoscalerRecord) -> None:
         now = self._now()
@@ -153,6 +179,8 @@ class Reconciler:
         unknown = any(o.unknown for o in snapshot.observations)
         if not record.deleting or snapshot.machines or seen or unknown:
             return
+        if self._store.autoscaler_get(record.name).version != record.version:
+            return  # somebody has declared it again meanwhile
         for queue in self._store.queue_list():
             if queue.autoscaler == record.name:
                 self._free(queue.name)

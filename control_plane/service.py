@@ -20,7 +20,7 @@ from control_plane.core.model import (
     QueueRecord,
     Reason,
 )
-from control_plane.core.policy import Autoscaler, MarketPolicy, PoolPolicy, QueuePolicy
+from control_plane.core.policy import Autoscaler, Budget, PoolPolicy, QueuePolicy
 from control_plane.core.reasons import need_text
 from control_plane.errors import NotFound, Refused
 from control_plane.ports import Clock, Ending, Ids, Place, PriceBook, Store
@@ -28,6 +28,10 @@ from control_plane.ports import Clock, Ending, Ids, Place, PriceBook, Store
 INTERRUPTIONS_BEFORE_ON_DEMAND = 3
 """A job that lost this many spot machines goes to on-demand capacity where its pools allow it: by
 then another spot try is likelier to waste the work again than to save money."""
+
+RETURNS_MAX = 20
+"""How often a job may be given back by nobody's fault before it ends as `exhausted`. One that never
+fits into a machine's whole life would else be paid for again and again for ever."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -191,7 +195,7 @@ class Service:
             self.note("job", job.id, f"given back to {job.queue}: {reason.sentence}")
         else:
             if final is JobState.EXHAUSTED:
-                ending = replace(ending, reason=_exhausted(job, reason))
+                ending = replace(ending, reason=_exhausted(job, outcome, reason))
             done = self.store.job_finish(job.id, epoch, ending, state=final, now=now)
             self.note("job", job.id, f"{final}: {reason.sentence}")
         self.changed()
@@ -273,24 +277,37 @@ class Service:
 
     def _refuse_the_impossible(self, need: Need, queue: QueuePolicy, document: Autoscaler) -> None:
         pools = [document.pools[name] for name in queue.pools]
-        providers = sorted({cloud.provider for pool in pools for cloud in pool.clouds})
-        offers = self.prices.offers(providers)
-        if any(o.capacity.fits(need) for pool in pools for o in pool.matching(offers)):
+        offers = self._offers(pools)
+        if self._may_ever_run(need, queue, document):
             return
         raise Refused(
             f"no pool of queue {queue.name} can ever run this job: it needs {need_text(need)}; "
-            + "; ".join(_nearest(pool, offers) for pool in pools),
+            + "; ".join(_nearest(pool, offers, document.budget) for pool in pools),
             fix="ask for less, or add a pool with such machines to the queue",
         )
+
+    def _may_ever_run(self, need: Need, queue: QueuePolicy, document: Autoscaler) -> bool:
+        """Whether a machine that the document allows could run it. A provider that shows no offer
+        at all has not answered yet: what it sells is unknown, not nothing."""
+        pools = [document.pools[name] for name in queue.pools]
+        offers = self._offers(pools)
+        answered = {offer.provider for offer in offers}
+        return any(
+            any(cloud.provider not in answered for cloud in pool.clouds)
+            or any(o.capacity.fits(need) for o in _buyable(pool, offers, document.budget))
+            for pool in pools
+        )
+
+    def _offers(self, pools: Sequence[PoolPolicy]) -> Sequence[Offer]:
+        return self.prices.offers(sorted({c.provider for pool in pools for c in pool.clouds}))
 
     def _next_need(self, job: Job, outcome: str) -> Need:
         losses = job.machine_losses + (outcome in ("interrupted", "lost"))
         policy = self.policy_of(job.queue)
         if losses < INTERRUPTIONS_BEFORE_ON_DEMAND or policy is None:
             return job.spec.need
-        queue, document = policy
-        allowed = any(document.pools[p].market is not MarketPolicy.SPOT for p in queue.pools)
-        return replace(job.spec.need, on_demand_only=job.spec.need.on_demand_only or allowed)
+        safer = replace(job.spec.need, on_demand_only=True)
+        return safer if self._may_ever_run(safer, *policy) else job.spec.need
 
 
 def final_state(job: Job, outcome: str) -> JobState | None:
@@ -303,28 +320,41 @@ def final_state(job: Job, outcome: str) -> JobState | None:
         used_up = job.machine_losses + 1 >= job.spec.max_machine_losses
         return JobState.EXHAUSTED if used_up else None
     if outcome == "returned":
-        return None
+        returns = job.attempt - job.failures - job.machine_losses
+        return JobState.EXHAUSTED if returns >= RETURNS_MAX else None
     return JobState(outcome)
 
 
-def _nearest(pool: PoolPolicy, offers: Sequence[Offer]) -> str:
-    mine = pool.matching(offers)
+def _buyable(pool: PoolPolicy, offers: Sequence[Offer], budget: Budget) -> Sequence[Offer]:
+    """What a pool may buy, were it and its autoscaler empty."""
+    return [
+        offer
+        for offer in pool.matching(offers)
+        if pool.machines_max > 0
+        and offer.capacity.gpus <= pool.gpus_max
+        and offer.price_usd_hour <= budget.hour_usd
+    ]
+
+
+def _nearest(pool: PoolPolicy, offers: Sequence[Offer], budget: Budget) -> str:
+    mine = _buyable(pool, offers, budget)
     if not mine:
-        return f"pool {pool.name} has no offer at all"
+        which = "within its caps" if pool.matching(offers) else "at all"
+        return f"pool {pool.name} has no offer {which}"
     biggest = max(mine, key=lambda o: (o.capacity.gpus, o.capacity.cpus, o.key)).capacity
     gpus = f"{biggest.gpus} x {biggest.gpu_name}, " if biggest.gpus else ""
     return (
         f"pool {pool.name} offers at most {gpus}{biggest.cpus} CPUs, "
-        f"{biggest.memory_mib / 1024:g} GiB memory"
+        f"{biggest.memory_mib / 1024:g} GiB memory within its caps"
     )
 
 
-def _exhausted(job: Job, last: Reason) -> Reason:
+def _exhausted(job: Job, outcome: str, last: Reason) -> Reason:
+    lost = job.machine_losses + (outcome in ("interrupted", "lost"))
+    returned = job.attempt - job.failures - lost
+    what = f"was given back {returned}" if outcome == "returned" else f"lost its machine {lost}"
     return Reason(
         code="exhausted",
-        sentence=(
-            f"lost its machine {job.machine_losses + 1} times, which is its limit; "
-            f"the last time: {last.sentence}"
-        ),
-        numbers={"machine_losses": str(job.machine_losses + 1)},
+        sentence=f"{what} times, which is its limit; the last time: {last.sentence}",
+        numbers={"machine_losses": str(lost), "returns": str(returned)},
     )

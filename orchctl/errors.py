@@ -122,6 +122,12 @@ class TooLarge(InvalidInput):
     code = "too-large"
 
 
+class Misdirected(InvalidInput):
+    """The request was meant for another server: it does not answer to that host name."""
+
+    code = "misdirected"
+
+
 class Malformed(InvalidInput):
     """The request cannot be read at all."""
 

@@ -155,7 +155,7 @@ def machine(
     state: MachineState = MachineState.READY,
     *offers: Offer,
     age_s: float = 3600,
-    idle_s: float | None = None,
+    idle_s: float = 1,
     **changes: Any,
 ) -> Machine:
     """A machine that was planned `age_s` ago, with what its state implies; it beat ten seconds ago
@@ -172,7 +172,7 @@ def machine(
         "launched_at": ago(age_s) if launched else None,
         "registered_at": ago(age_s) if registered else None,
         "last_beat_at": ago(10) if registered else None,
-        "idle_since": None if idle_s is None else ago(idle_s),
+        "idle_since": ago(idle_s) if registered else None,
     }
     return Machine(**values | changes)
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic import TypeAdapter
+from starlette.routing import BaseRoute
 
 from control_plane.api import auth, problems
 from control_plane.api.deps import ApiDeps, ApiSettings
@@ -68,14 +71,22 @@ def bare_app() -> FastAPI:
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
-        responses=_REFUSALS,
+        routes=[*_routes()],
     )
     problems.install(app)
-    for router in _ROUTERS:
-        app.include_router(router)
-    app.router.routes.extend(agent.ROUTES)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     return app
+
+
+@cache
+def _routes() -> Sequence[BaseRoute]:
+    """One set for all apps of a process: the framework works out their parameters at first use,
+    which takes a hundred times longer than a request."""
+    router = APIRouter(responses=_REFUSALS)
+    for each in _ROUTERS:
+        router.include_router(each)
+    # Routes are tried in order, and nearly every request is an agent's.
+    return [*agent.ROUTES, *router.routes]
 
 
 def _openapi(app: FastAPI) -> dict[str, Any]:

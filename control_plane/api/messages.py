@@ -8,8 +8,9 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import fields, is_dataclass
+from functools import cache
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from starlette.requests import Request
@@ -71,8 +72,8 @@ def _no_constant(name: str) -> None:
 
 def _check(hint: Any, value: Any, where: str) -> None:
     """Raise `ValueError` where a value is not of its type, or beyond all measure."""
-    if is_dataclass(hint):
-        hints = get_type_hints(hint)
+    if isinstance(hint, type) and is_dataclass(hint):
+        hints = _hints(hint)
         for name in _keys(value, where) & set(hints):
             _check(hints[name], value[name], f"{where}.{name}")
     elif get_origin(hint) is list:
@@ -81,6 +82,11 @@ def _check(hint: Any, value: Any, where: str) -> None:
         _check_items(str, [*_keys(value, where), *value.values()], where)
     elif not _is_plain(hint, value):
         raise ValueError(f"{where} is not a usable {hint.__name__}")
+
+
+@cache
+def _hints(kind: type) -> Mapping[str, Any]:
+    return get_type_hints(kind)
 
 
 def _keys(value: Any, where: str) -> set[str]:

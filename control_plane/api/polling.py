@@ -31,17 +31,21 @@ async def poll(
     is nothing to wait on. The request's body must have been read before."""
     loop = asyncio.get_running_loop()
     start = loop.time()
+    seen = changes.generation if changes else 0
+    found = await run_in_threadpool(look)
+    if changes is None or wait_s(found) <= 0:
+        return found
     gone = asyncio.create_task(_hung_up(request))
     try:
-        while True:
-            seen = changes.generation if changes else 0
-            found = await run_in_threadpool(look)
-            left = start + wait_s(found) - loop.time()
-            if changes is None or changes.closed or left <= 0 or gone.done():
-                return found
-            await _change(changes, seen, min(left, RECHECK_S), gone)
-            if gone.done():
-                return found
+        while not (changes.closed or gone.done()):
+            left_s = start + wait_s(found) - loop.time()
+            if left_s <= 0:
+                break
+            await _change(changes, seen, min(left_s, RECHECK_S), gone)
+            if not gone.done():
+                seen = changes.generation
+                found = await run_in_threadpool(look)
+        return found
     finally:
         gone.cancel()
 

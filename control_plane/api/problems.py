@@ -209,7 +209,7 @@ def _allowed(request: Request) -> Sequence[str]:
     found = {
         method
         for route in routes
-        if compile_path(route.path)[0].match(path)
+        if route.path and compile_path(route.path)[0].match(path)
         for method in route.methods or ()
     }
     return sorted(found | {"HEAD"} if "GET" in found else found)

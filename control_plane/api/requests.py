@@ -47,9 +47,7 @@ CPUS_MAX = 4096
 
 
 class _Input(BaseModel):
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, strict=True, hide_input_in_errors=True
-    )
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, hide_input_in_errors=True)
 
 
 def _as_text(value: object) -> object:

@@ -36,9 +36,9 @@ _RESTS: Mapping[ErrorClass, Rest] = {
 def rest_key(offer: Offer, error_class: ErrorClass) -> str:
     """What rests after a refusal: one offer, a region, or the whole provider."""
     if error_class is ErrorClass.AUTH:
-        return f"{offer.provider}/*"
+        return api_key(offer.provider)
     if error_class in (ErrorClass.CAPACITY_REGION, ErrorClass.THROTTLE):
-        return f"{offer.provider}/{offer.region}/*"
+        return api_key(offer.provider, offer.region)
     return offer.key
 
 
@@ -52,18 +52,71 @@ def next_rest(
     now: datetime,
 ) -> Cooldown:
     """The cool-down after a refusal. `before` is the one stored under the same key, if any: it
-    counts as "in a row" when it ended no longer ago than it lasted at most."""
-    rest = _rest(offer, error_class)
-    in_a_row = before is not None and now - before.until <= timedelta(seconds=rest.cap_s)
+    counts as "in a row" when it was of the same class and ended no longer ago than it lasted at
+    most. A longer rest that stands is kept: a hiccup does not cut short a lack of capacity."""
+    return _grown(
+        rest_key(offer, error_class),
+        error_class,
+        code,
+        rest=_rest(offer, error_class),
+        before=before,
+        retry_after_s=retry_after_s,
+        now=now,
+    )
+
+
+def api_key(provider: str, region: str = "") -> str:
+    """What rests when an API asks for fewer calls: a region, or without one the whole provider."""
+    return f"{provider}/{region}/*" if region else f"{provider}/*"
+
+
+def next_throttle(
+    key: str,
+    code: str,
+    *,
+    before: Cooldown | None,
+    retry_after_s: float | None,
+    now: datetime,
+) -> Cooldown:
+    """The cool-down of an API (`api_key`) that answered "too many calls"."""
+    return _grown(
+        key,
+        ErrorClass.THROTTLE,
+        code,
+        rest=_RESTS[ErrorClass.THROTTLE],
+        before=before,
+        retry_after_s=retry_after_s,
+        now=now,
+    )
+
+
+def throttled(provider: str, region: str, cooldowns: Mapping[str, Cooldown], now: datetime) -> bool:
+    """Whether calls to a region (empty = to all of the provider) are to be left out for now."""
+    found = [cooldowns.get(key) for key in {api_key(provider), api_key(provider, region)}]
+    return any(
+        rest is not None and rest.error_class is ErrorClass.THROTTLE and rest.until > now
+        for rest in found
+    )
+
+
+def _grown(
+    key: str,
+    error_class: ErrorClass,
+    code: str,
+    *,
+    rest: Rest,
+    before: Cooldown | None,
+    retry_after_s: float | None,
+    now: datetime,
+) -> Cooldown:
+    same = before is not None and before.error_class is error_class
+    in_a_row = same and before is not None and now - before.until <= timedelta(seconds=rest.cap_s)
     count = before.count + 1 if before is not None and in_a_row else 1
     wait = min(rest.first_s * 2 ** min(count - 1, 30), rest.cap_s)
-    return Cooldown(
-        key=rest_key(offer, error_class),
-        error_class=error_class,
-        code=code,
-        until=now + timedelta(seconds=max(wait, retry_after_s or 0)),
-        count=count,
-    )
+    until = now + timedelta(seconds=max(wait, retry_after_s or 0))
+    if before is not None and before.until > until:
+        return before
+    return Cooldown(key=key, error_class=error_class, code=code, until=until, count=count)
 
 
 def next_boot_failure(
@@ -88,7 +141,16 @@ def _rest(offer: Offer, error_class: ErrorClass) -> Rest:
 
 def rests(offer: Offer, cooldowns: Mapping[str, Cooldown], now: datetime) -> list[Cooldown]:
     """The cool-downs that keep an offer from being tried now."""
-    region = f"{offer.provider}/{offer.region}"
-    keys = (offer.key, f"{region}/*", f"{offer.provider}/*")
-    found = (cooldowns.get(key) for key in keys)
+    found = (cooldowns.get(key) for key in _keys(offer))
     return [rest for rest in found if rest is not None and rest.until > now]
+
+
+def last_refusal(offer: Offer, cooldowns: Mapping[str, Cooldown]) -> str:
+    """The code of the last refusal that concerned an offer, over or not; empty if there is none."""
+    found = (cooldowns.get(key) for key in _keys(offer))
+    last = max((each for each in found if each), key=lambda each: each.until, default=None)
+    return last.code if last else ""
+
+
+def _keys(offer: Offer) -> tuple[str, ...]:
+    return (offer.key, api_key(offer.provider, offer.region), api_key(offer.provider))

@@ -10,17 +10,19 @@ from control_plane.core.demand import Demand, demand
 from control_plane.core.placement import place
 from control_plane.core.plan import Plan, Report
 from control_plane.core.recovery import recover
-from control_plane.core.retirement import retire
+from control_plane.core.retirement import drain, retire
 from control_plane.core.snapshot import Snapshot
 
 
 def plan(snapshot: Snapshot) -> Plan:
-    """Repair the books, put waiting jobs on what is there, end what is not needed, buy the rest."""
+    """Repair the books, drain what has to go, put waiting jobs on what is there, end what is not
+    needed, buy the rest."""
     snapshot = _ordered(snapshot)
     caps = Caps(snapshot)
     repaired = recover(snapshot)
+    drained = drain(snapshot, repaired, caps)
     wanted = demand(snapshot, repaired)
-    retired = retire(snapshot, repaired, wanted, caps)
+    retired = retire(snapshot, repaired, wanted)
     bought = place(snapshot, repaired, wanted, caps)
     return Plan(
         autoscaler=snapshot.policy.name,
@@ -30,7 +32,7 @@ def plan(snapshot: Snapshot) -> Plan:
         resumes=tuple(repaired.resumes),
         adoptions=tuple(repaired.adoptions),
         requeues=tuple(repaired.requeues),
-        marks=(*repaired.marks, *retired.marks),
+        marks=(*repaired.marks, *drained),
         holds=tuple(retired.holds),
         terminations=(*repaired.terminations, *retired.terminations),
         reaps=tuple(repaired.reaps),

@@ -268,8 +268,35 @@ def resumed(machine: Machine) -> Reason:
 
 
 def never_launched(machine: Machine) -> Reason:
+    sentence = f"machine {machine.id} was never launched: its provider does not know it"
+    why = machine.reason
+    if why is None:
+        return _reason("never-launched", sentence)
+    return _reason("never-launched", f"{sentence}; {why.sentence}", **why.numbers)
+
+
+def launch_unanswered(machine: Machine, code: str, now: datetime) -> Reason:
+    waited = span((now - machine.planned_at).total_seconds())
+    last = f", the last refusal was {code}" if code else ""
     return _reason(
-        "never-launched", f"machine {machine.id} was never launched: its provider does not know it"
+        "launch-unanswered",
+        f"the launch of machine {machine.id} came to nothing within {waited}{last}",
+        waited=waited,
+        last_code=code,
+    )
+
+
+def launch_ended(machine: Machine) -> Reason:
+    return _reason("launch-ended", f"machine {machine.id} ended before its launch was recorded")
+
+
+def launch_unclear(machine: Machine, code: str, tries: int) -> Reason:
+    return _reason(
+        "launch-unclear",
+        f"{machine.offer.provider} gave no clear answer to the launch of machine {machine.id} in "
+        f"{tries} tries, the last was {code}; it is given up, and ended should it exist",
+        tries=tries,
+        last_code=code,
     )
 
 
@@ -329,11 +356,11 @@ def idle(machine: Machine, idle_s: int, timeout_s: int) -> Reason:
     )
 
 
-def max_lifetime(machine: Machine, pool: PoolPolicy) -> Reason:
+def max_lifetime(machine: Machine, limit_s: int) -> Reason:
     return _reason(
         "max-lifetime",
-        f"machine {machine.id} has reached its maximum life of {span(pool.max_lifetime_s)}",
-        max_lifetime_s=pool.max_lifetime_s,
+        f"machine {machine.id} has reached its maximum life of {span(limit_s)}",
+        max_lifetime_s=limit_s,
     )
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 
 from control_plane.core import reasons
+from control_plane.core.cooldowns import last_refusal
 from control_plane.core.lifecycle import COUNTED
 from control_plane.core.model import Lease, Machine, MachineState, Reason, Sighting
 from control_plane.core.plan import Adopt, Mark, Reap, Refusal, Requeue, Resume, Terminate
@@ -92,12 +93,13 @@ class _Case:
 
     def _finish_launch(self) -> None:
         machine, planned = self.machine, self.machine.state is MachineState.PLANNED
-        unwanted = self._unwanted()
+        unwanted = self._unwanted() or (None if self.seen else self._unanswered())
         if planned and (unwanted or self.snapshot.paused):
             reason = unwanted or reasons.paused(self.snapshot.policy.name)
             self._mark(MachineState.LAUNCH_FAILED, reason)
             return
-        if not planned and self.seen is not None and self.seen.state in ("pending", "running"):
+        if not planned and self.seen is not None:
+            # Even one that is gone again: it has cost money from its first moment.
             self._adopt(self.seen)
         elif not unwanted:
             self.found.resumes.append(
@@ -110,13 +112,14 @@ class _Case:
         if unwanted is None and self._overdue():
             reason = reasons.boot_failed(self.machine, self.snapshot.now)
             self._mark(MachineState.BOOT_FAILED, reason)
-            self._terminate(reason)
+            self._terminate(reason, hard=False)
         else:
             self._keep_or_end(unwanted)
 
     def _keep_or_end(self, unwanted: Reason | None) -> None:
+        # Not hard: its agent may register and get a job at this very moment.
         if unwanted:
-            self._terminate(unwanted)
+            self._terminate(unwanted, hard=False)
         else:
             self.found.serving.append(self.machine)
 
@@ -127,17 +130,26 @@ class _Case:
         declared = self.machine.pool in self.snapshot.policy.pools
         return None if declared else reasons.pool_removed(self.machine)
 
+    def _unanswered(self) -> Reason | None:
+        """A launch has as long to become clear as a machine has to boot; then its slot is freed as
+        soon as the cloud shows that nothing came of it."""
+        if not self._overdue():
+            return None
+        cooldowns = {rest.key: rest for rest in self.snapshot.cooldowns}
+        code = last_refusal(self.machine.offer, cooldowns)
+        return reasons.launch_unanswered(self.machine, code, self.snapshot.now)
+
     def _finish_ending(self) -> None:
         machine, seen = self.machine, self.seen
         reason = machine.reason or reasons.ended(machine)
         _give_back(self.found, self.leases, _outcome(machine), reason)
-        if seen is not None and seen.state == "gone":
+        if seen is not None and not machine.provider_id:
+            self._adopt(seen)
+        elif seen is not None and seen.state == "gone":
             self._mark(MachineState.TERMINATED, reason)
-        elif machine.provider_id:
+        elif machine.provider_id or machine.terminating_at is None:
             if self._repeat_terminate():
                 self._terminate(reason)
-        elif seen is not None:
-            self._adopt(seen)
         elif self._never_launched():
             self._mark(MachineState.TERMINATED, reasons.never_launched(machine))
 
@@ -152,10 +164,12 @@ class _Case:
         )
 
     def _never_launched(self) -> bool:
-        """No id was ever recorded, the place has answered, and a listing had time to show it."""
+        """No id was ever recorded, the place has answered, and a listing had time to show it since
+        its last launch call, which was before its end began."""
         offer = self.machine.offer
         grace = timedelta(seconds=self.snapshot.timing.unknown_grace_s)
-        settled = self.snapshot.now - self.machine.planned_at > grace
+        since = self.machine.terminating_at or self.machine.planned_at
+        settled = self.snapshot.now - since > grace
         return settled and any(
             seen.provider == offer.provider and seen.knows(offer.region, offer.zone)
             for seen in self.snapshot.observations
@@ -211,9 +225,9 @@ class _Case:
     def _mark(self, state: MachineState, reason: Reason) -> None:
         self.found.marks.append(Mark(machine_id=self.machine.id, state=state, reason=reason))
 
-    def _terminate(self, reason: Reason) -> None:
+    def _terminate(self, reason: Reason, *, hard: bool = True) -> None:
         self.found.terminations.append(
-            Terminate(machine_id=self.machine.id, reason=reason, hard=True)
+            Terminate(machine_id=self.machine.id, reason=reason, hard=hard)
         )
 
 

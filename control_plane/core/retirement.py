@@ -24,35 +24,49 @@ HOLD_S = 1800
 """A hold lasts this long and is renewed at half of it: when the control plane dies, a kept machine
 goes idle like any other instead of running for ever."""
 
+UNDECLARED_LIFETIME_S = 86_400
+"""Of a machine whose pool was taken out of the document: the default of a pool, in which what it
+runs may end."""
+
 
 @dataclass(slots=True)
 class Retirement:
-    """Machines to keep, to drain, to end."""
+    """Machines to keep and to end."""
 
-    marks: list[Mark] = field(default_factory=list)
     holds: list[Hold] = field(default_factory=list)
     terminations: list[Terminate] = field(default_factory=list)
 
 
-def retire(snapshot: Snapshot, recovery: Recovery, demand: Demand, caps: Caps) -> Retirement:
-    """Look at every machine that serves, and at those that drain."""
-    result = Retirement()
-    leased = {lease.machine_id for lease in snapshot.leases}
-    held = _held(snapshot, recovery, leased, result)
-    superfluous = _superfluous(snapshot, recovery, leased)
+def drain(snapshot: Snapshot, recovery: Recovery, caps: Caps) -> list[Mark]:
+    """Machines that must take no new job: from here on they do not count as serving."""
+    superfluous = _superfluous(snapshot, recovery)
     used_up = caps.used_up() if snapshot.policy.budget.at_limit is AtLimit.DRAIN else None
+    marks, staying = [], []
     for machine in recovery.serving:
-        if machine.state is not MachineState.READY:
-            continue
-        drain = _drain_reason(snapshot, machine) or superfluous.get(machine.id) or used_up
-        if drain:
-            result.marks.append(
-                Mark(machine_id=machine.id, state=MachineState.DRAINING, reason=drain)
-            )
-        elif machine.id not in leased | demand.used | held and not machine.protected:
+        why = _drain_reason(snapshot, machine) or superfluous.get(machine.id) or used_up
+        if why and machine.state is MachineState.READY:
+            marks.append(Mark(machine_id=machine.id, state=MachineState.DRAINING, reason=why))
+        else:
+            staying.append(machine)
+    recovery.serving = staying
+    return marks
+
+
+def retire(snapshot: Snapshot, recovery: Recovery, demand: Demand) -> Retirement:
+    """Look at every machine that serves, and at those that drain since an earlier plan."""
+    result = Retirement()
+    leased = _leased(snapshot)
+    held = _held(snapshot, recovery, leased, result)
+    for machine in recovery.serving:
+        needed = machine.protected or machine.id in leased | demand.used | held
+        if machine.state is MachineState.READY and not needed:
             _end_if_idle(snapshot, machine, result)
     _end_drained(snapshot, recovery, leased, result)
     return result
+
+
+def _leased(snapshot: Snapshot) -> set[str]:
+    return {lease.machine_id for lease in snapshot.leases}
 
 
 def _drain_reason(snapshot: Snapshot, machine: Machine) -> Reason | None:
@@ -63,7 +77,7 @@ def _drain_reason(snapshot: Snapshot, machine: Machine) -> Reason | None:
         return reasons.pool_removed(machine)
     since = machine.launched_at or machine.planned_at
     if snapshot.now - since >= timedelta(seconds=pool.max_lifetime_s):
-        return reasons.max_lifetime(machine, pool)
+        return reasons.max_lifetime(machine, pool.max_lifetime_s)
     return None
 
 
@@ -89,22 +103,24 @@ def _end_drained(
             reason = machine.reason or reasons.ended(machine)
             result.terminations.append(Terminate(machine_id=machine.id, reason=reason))
         elif _past_hard_limit(snapshot, machine):
-            pool = snapshot.policy.pools[machine.pool]
-            reason = reasons.max_lifetime(machine, pool)
+            reason = reasons.max_lifetime(machine, _lifetime_s(snapshot, machine))
             result.terminations.append(Terminate(machine_id=machine.id, reason=reason, hard=True))
 
 
 def _past_hard_limit(snapshot: Snapshot, machine: Machine) -> bool:
+    limit_s = _lifetime_s(snapshot, machine) + snapshot.timing.lifetime_grace_s
+    return snapshot.now - (machine.launched_at or machine.planned_at) >= timedelta(seconds=limit_s)
+
+
+def _lifetime_s(snapshot: Snapshot, machine: Machine) -> int:
     pool = snapshot.policy.pools.get(machine.pool)
-    if pool is None:
-        return False
-    limit = timedelta(seconds=pool.max_lifetime_s + snapshot.timing.lifetime_grace_s)
-    return snapshot.now - (machine.launched_at or machine.planned_at) >= limit
+    return pool.max_lifetime_s if pool else UNDECLARED_LIFETIME_S
 
 
-def _superfluous(snapshot: Snapshot, recovery: Recovery, leased: set[str]) -> dict[str, Reason]:
+def _superfluous(snapshot: Snapshot, recovery: Recovery) -> dict[str, Reason]:
     """Machines beyond a pool's maximum (it was lowered): the idle ones go first, then the
     youngest."""
+    leased = _leased(snapshot)
     found: dict[str, Reason] = {}
     for pool in snapshot.policy.pools.values():
         staying = [

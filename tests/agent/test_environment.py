@@ -20,6 +20,7 @@ from agent_bootstrap import environment
 from agent_bootstrap.source import Unprepared
 from agent_bootstrap.wire import SourceRef
 from tests.agent.conftest import Stage
+from tests.requires import missing
 
 BACKEND = """\
 import zipfile
@@ -74,10 +75,10 @@ def offline(stage: Stage, tool: str) -> None:
     path = "/usr/bin:/bin"
     if tool == "uv":
         if UV is None:
-            pytest.skip("uv is not here")
+            missing("no uv on the path; install it with: python -m pip install uv")
         path = f"{Path(UV).parent}:{path}"
     elif shutil.which("uv", path=path):
-        pytest.skip("uv cannot be hidden here")
+        missing("uv stands beside sh in /usr/bin and cannot be hidden from the agent")
     stage.environment = {"PATH": path, "PIP_NO_INDEX": "1", "UV_OFFLINE": "1"}
 
 

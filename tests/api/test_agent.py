@@ -154,11 +154,12 @@ def test_an_interruption_drains_the_machine(agent: Agent, applied: TestClient) -
 
 
 def test_a_wrong_proof_is_nobody(agent: Agent) -> None:
-    for changes in (
+    wrong: list[dict[str, Any]] = [
         {"proof": {}},
         {"proof": {"token": "wrong"}},
         {"machine_id": "m-none"},
-    ):
+    ]
+    for changes in wrong:
         answer = agent.http.post("/v1/agent/register", json=agent.registration(**changes))
         assert (answer.status_code, answer.json()["code"]) == (401, "denied"), changes
 
@@ -202,7 +203,7 @@ def test_people_and_machines_have_different_tokens(agent: Agent, applied: TestCl
 )
 def test_a_made_up_session_is_none(agent: Agent, token: str) -> None:
     agent.register()
-    headers = {"Authorization": b"Bearer " + token.encode("latin-1")}
+    headers = [(b"Authorization", b"Bearer " + token.encode("latin-1"))]
     answer = agent.http.post("/v1/agent/beat", json={}, headers=headers)
     assert answer.status_code == 401
 

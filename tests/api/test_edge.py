@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from control_plane.api import edge
 from control_plane.agents import Gone
+from control_plane.api import edge
 from control_plane.api.problems import of_error
 from control_plane.core.lifecycle import IllegalTransition
 from control_plane.core.model import ErrorClass

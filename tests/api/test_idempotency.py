@@ -131,7 +131,7 @@ def test_a_key_is_forgotten_after_a_day(world: World, client: TestClient) -> Non
 
 @pytest.mark.parametrize("key", ["x" * 256, "t\xe4st", "a\tb"])
 def test_an_unusable_key_is_refused(client: TestClient, key: str) -> None:
-    headers = {"Idempotency-Key": key.encode("latin-1")}
+    headers = [(b"Idempotency-Key", key.encode("latin-1"))]
     assert client.post("/v1/reconcile", headers=headers).status_code == 422
 
 

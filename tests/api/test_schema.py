@@ -14,7 +14,9 @@ from typing import Any
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, settings
+from schemathesis import Case
 from schemathesis.config import SchemathesisConfig
+from schemathesis.schemas import BaseSchema
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 from starlette.testclient import TestClient
 
@@ -22,8 +24,8 @@ from control_plane.api.app import bare_app
 from control_plane.stores.sqlite import SqliteStore
 from tests.api.world import DOCUMENT, World
 
-EXAMPLES = 1
-EXAMPLES_LONG = 400
+EXAMPLES = 12
+EXAMPLES_LONG = 200
 
 _KNOWN = {"job_id": "j-0001", "machine_id": "m-1", "queues": "default", "autoscalers": "research"}
 """What exists, by the parameter's name, or by the noun in front of `{name}`."""
@@ -41,10 +43,19 @@ def _document() -> dict[str, Any]:
     return document
 
 
-schema = schemathesis.openapi.from_dict(
-    _document(),
-    config=SchemathesisConfig.from_dict({"generation": {"deterministic": True}}),
-)
+def _schema(*, at_length: bool) -> BaseSchema:
+    """The description to test; at length also the borders of every single value."""
+    settings = {
+        "generation": {"deterministic": True},
+        "phases": {"coverage": {"enabled": at_length}},
+    }
+    return schemathesis.openapi.from_dict(
+        _document(), config=SchemathesisConfig.from_dict(settings)
+    )
+
+
+in_short = _schema(at_length=False)
+at_length = _schema(at_length=True)
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +77,7 @@ def crowded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
     store.close()
 
 
-def check(case: schemathesis.Case, client: TestClient) -> None:
+def check(case: Case[Any], client: TestClient) -> None:
     """Send one generated request and hold the answer against the description."""
     request = case.as_transport_kwargs(base_url="http://testserver")
     client.cookies.update(request.pop("cookies"))
@@ -84,14 +95,14 @@ _settings = settings(
 )
 
 
-@schema.parametrize()
+@in_short.parametrize()
 @settings(_settings, max_examples=EXAMPLES)
-def test_answers_are_as_described(case: schemathesis.Case, crowded: TestClient) -> None:
+def test_answers_are_as_described(case: Case[Any], crowded: TestClient) -> None:
     check(case, crowded)
 
 
 @pytest.mark.long
-@schema.parametrize()
+@at_length.parametrize()
 @settings(_settings, max_examples=EXAMPLES_LONG)
-def test_answers_are_as_described_at_length(case: schemathesis.Case, crowded: TestClient) -> None:
+def test_answers_are_as_described_at_length(case: Case[Any], crowded: TestClient) -> None:
     check(case, crowded)

@@ -1,7 +1,7 @@
 """The clouds that the provider suite runs against, each behind the same hooks.
 
 A new cloud joins by a subclass of `ProviderCase` and a line in `CASES`. A hook that a cloud cannot
-offer is named in `cannot` with the reason; the suite prints it instead of passing by in silence.
+offer is named in `cannot` with the reason, and the tests that need it are not made for that cloud.
 """
 
 from __future__ import annotations
@@ -15,8 +15,6 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import ClassVar
-
-import pytest
 
 from control_plane.core.model import ErrorClass, Market, Offer, Sighting
 from control_plane.core.policy import CloudPolicy
@@ -127,12 +125,6 @@ class ProviderCase(ABC):
         raise NotImplementedError
 
     # ---- for the suite
-
-    def needs(self, *hooks: str) -> None:
-        """Skip, saying why, when a hook is not offered."""
-        for hook in hooks:
-            if hook in self.cannot:
-                pytest.skip(f"{self.name}: no {hook}: {self.cannot[hook]}")
 
     def offer(self) -> Offer:
         """Some on-demand offer."""
@@ -348,7 +340,7 @@ class RenamedCase(SimulatedCase):
     name = "aws"
 
 
-CASES: Mapping[str, Callable[[Path], ProviderCase]] = {
+CASES: Mapping[str, type[ProviderCase]] = {
     "local": LocalCase,
     "simulated": SimulatedCase,
     "simulated-as-aws": RenamedCase,

@@ -34,6 +34,12 @@ def case(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ProviderCas
     made.close()
 
 
+def offered_by(*hooks: str) -> pytest.MarkDecorator:
+    """Run against the providers that offer these hooks; `cannot` says why the others do not."""
+    names = [name for name, kind in sorted(CASES.items()) if not set(hooks) & set(kind.cannot)]
+    return pytest.mark.parametrize("case", names, indirect=True)
+
+
 @pytest.fixture
 def provider(case: ProviderCase) -> Provider:
     return case.open()
@@ -243,8 +249,8 @@ def test_launch_of_what_is_not_sold_is_invalid(case: ProviderCase, provider: Pro
     assert case.alive() == []
 
 
+@offered_by("crash_in_launch")
 def test_crash_in_the_middle_of_a_launch_is_finished_by_the_repeat(case: ProviderCase) -> None:
-    case.needs("crash_in_launch")
     request = case.request()
     case.crash_in_launch(request)
     assert seen(case.open()) == []
@@ -253,8 +259,8 @@ def test_crash_in_the_middle_of_a_launch_is_finished_by_the_repeat(case: Provide
     assert case.alive() == ["m-1"]
 
 
+@offered_by("drop_launch_answer")
 def test_lost_answer_is_found_by_repeating_the_key(case: ProviderCase, provider: Provider) -> None:
-    case.needs("drop_launch_answer")
     request = case.request()
     case.drop_launch_answer()
     assert refused(lambda: provider.launch(request)).error_class is ErrorClass.TRANSIENT
@@ -262,8 +268,8 @@ def test_lost_answer_is_found_by_repeating_the_key(case: ProviderCase, provider:
     assert case.alive() == ["m-1"]
 
 
+@offered_by("drop_launch_answer")
 def test_lost_answer_is_found_by_its_label(case: ProviderCase, provider: Provider) -> None:
-    case.needs("drop_launch_answer")
     case.drop_launch_answer()
     refused(lambda: provider.launch(case.request()))
     case.settle()
@@ -273,10 +279,10 @@ def test_lost_answer_is_found_by_its_label(case: ProviderCase, provider: Provide
 # ------------------------------------------------------------------------------ slow launches
 
 
+@offered_by("answer_slowly")
 def test_slow_launch_answers_with_an_operation_and_then_a_machine(
     case: ProviderCase, provider: Provider
 ) -> None:
-    case.needs("answer_slowly")
     case.answer_slowly(refuse=False)
     request = case.request()
     begun = provider.launch(request)
@@ -289,8 +295,8 @@ def test_slow_launch_answers_with_an_operation_and_then_a_machine(
     assert case.alive() == ["m-1"]
 
 
+@offered_by("answer_slowly")
 def test_slow_launch_repeated_by_key_is_one_machine(case: ProviderCase, provider: Provider) -> None:
-    case.needs("answer_slowly")
     case.answer_slowly(refuse=False)
     begun = provider.launch(case.request())
     assert provider.launch(case.request()).operation == begun.operation
@@ -299,8 +305,8 @@ def test_slow_launch_repeated_by_key_is_one_machine(case: ProviderCase, provider
     assert case.alive() == ["m-1"]
 
 
+@offered_by("answer_slowly")
 def test_slow_launch_may_end_in_a_refusal(case: ProviderCase, provider: Provider) -> None:
-    case.needs("answer_slowly")
     case.answer_slowly(refuse=True)
     request = case.request()
     begun = provider.launch(request)
@@ -339,11 +345,11 @@ def test_refused_launch_can_be_repeated_when_there_is_room(case: ProviderCase) -
     assert case.alive() == ["m-1"]
 
 
+@offered_by("fail_next")
 @pytest.mark.parametrize(("code", "expected"), sorted(EXPECTED_CLASSES.items()))
 def test_refusals_come_in_classes(
     case: ProviderCase, provider: Provider, code: str, expected: ErrorClass
 ) -> None:
-    case.needs("fail_next")
     request = case.request()
     case.fail_next(code)
     error = refused(lambda: provider.launch(request))
@@ -352,10 +358,10 @@ def test_refusals_come_in_classes(
     assert case.alive() == []
 
 
+@offered_by("fail_next")
 def test_failed_listing_is_an_error_not_an_empty_list(
     case: ProviderCase, provider: Provider
 ) -> None:
-    case.needs("fail_next")
     running(case)
     case.fail_next("InternalError")
     assert refused(lambda: provider.observe(FLEET)).error_class is ErrorClass.TRANSIENT
@@ -404,8 +410,8 @@ def test_place_of_every_machine_is_known(case: ProviderCase, provider: Provider)
     assert provider.observe(FLEET).knows(request.offer.region, request.offer.zone)
 
 
+@offered_by("blind")
 def test_silent_region_is_unknown_not_empty(case: ProviderCase, provider: Provider) -> None:
-    case.needs("blind")
     request, _ = running(case)
     case.blind(request.offer.region)
     observation = provider.observe(FLEET)
@@ -413,8 +419,8 @@ def test_silent_region_is_unknown_not_empty(case: ProviderCase, provider: Provid
     assert seen(provider) == []
 
 
+@offered_by("blind")
 def test_silent_region_does_not_hide_the_others(case: ProviderCase, provider: Provider) -> None:
-    case.needs("blind")
     request, _ = running(case)
     other = next(o for o in provider.offers() if o.region != request.offer.region)
     case.blind(other.region)
@@ -424,15 +430,15 @@ def test_silent_region_does_not_hide_the_others(case: ProviderCase, provider: Pr
     assert not observation.knows(other.region, other.zone)
 
 
+@offered_by("blind")
 def test_nothing_readable_raises(case: ProviderCase, provider: Provider) -> None:
-    case.needs("blind")
     for region in {offer.region for offer in provider.offers()}:
         case.blind(region)
     assert refused(lambda: provider.observe(FLEET)).error_class is ErrorClass.TRANSIENT
 
 
+@offered_by("blind")
 def test_silent_region_is_no_proof_of_an_end(case: ProviderCase, provider: Provider) -> None:
-    case.needs("blind")
     request, launched = running(case)
     case.blind(request.offer.region)
     refused(lambda: provider.sighting(case.ref(request, launched)))
@@ -484,8 +490,8 @@ def test_machine_that_ended_by_itself_is_gone(case: ProviderCase, provider: Prov
     assert seen(provider) == []
 
 
+@offered_by("interrupt")
 def test_interrupted_machine_says_so(case: ProviderCase, provider: Provider) -> None:
-    case.needs("interrupt")
     request, launched = running(case)
     case.interrupt(launched)
     sighting = provider.sighting(case.ref(request, launched))

@@ -211,7 +211,7 @@ def test_an_abandoned_key_is_free_and_a_finished_one_stays(store: Store) -> None
 
 
 def test_all_reserved_keys_can_be_freed_at_once(store: Store) -> None:
-    """A server that starts alone frees what its dead predecessor was answering, and nothing else."""
+    """A server that starts alone frees what its dead predecessor was answering, nothing else."""
     begin(store, 0)
     store.answer_begin("done", "f", now=at(0), keep_s=600)
     store.answer_finish("done", ANSWER)

@@ -119,7 +119,7 @@ def pools(draw: st.DrawFn, name: str) -> PoolPolicy:
         clouds=tuple(CloudPolicy(provider=each) for each in providers),
         market=draw(st.sampled_from(MarketPolicy)),
         machines=Range(low=low, high=draw(st.sampled_from((low, 3, 5, 8, 12)))),
-        gpus_max=draw(st.sampled_from((2, 5, 64))),
+        gpus_max=draw(st.sampled_from((3, 64, 64))),
         idle_timeout_s=draw(st.sampled_from((60, 300))),
         boot_timeout_s=draw(st.sampled_from((300, 600))),
         max_lifetime_s=draw(st.sampled_from((3600, 86_400))),
@@ -147,7 +147,7 @@ def policies(draw: st.DrawFn) -> Autoscaler:
             for name in queues
         },
         budget=Budget(
-            hour_usd=draw(st.sampled_from((Decimal(1), Decimal(6), Decimal(20), Decimal(500)))),
+            hour_usd=draw(st.sampled_from((Decimal(6), Decimal(30), Decimal(500)))),
             day_usd=draw(st.sampled_from((Decimal(30), Decimal(500)))),
             month_usd=draw(st.sampled_from((Decimal(40), Decimal(5000)))),
             at_limit=draw(st.sampled_from(AtLimit)),

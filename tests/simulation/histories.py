@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from control_plane.agents import AgentSettings
 from control_plane.core.lifecycle import JOB_ENDED
@@ -40,6 +40,7 @@ class History:
         names = self.chance.choice((("aws",), ("aws", "gcp")))
         self.world = World(seed, clouds={name: self._spec() for name in names}, habits=habits)
         self.watch = Watch(self.world)
+        self._hidden_since: dict[tuple[str, str], datetime] = {}
         self._caps = {pool: self.chance.randint(1, 5) for pool in self._pools()}
         self._queues = self._queue_lines()
         self._budget = self.chance.choice((3, 8, 30))
@@ -251,11 +252,21 @@ class History:
         self._cloud().set_capacity(capacity, market=market)
 
     def _hide_region(self) -> None:
-        cloud = self._cloud()
-        region = self.chance.choice(sorted(cloud.spec.regions))
-        hidden = self.chance.random() < 0.5
-        self.world.note(f"{region} {'does not answer' if hidden else 'answers'}")
-        (cloud.partial if hidden else cloud.readable)(region)
+        name = self.chance.choice(sorted(self.world.clouds))
+        region = self.chance.choice(sorted(self.world.clouds[name].spec.regions))
+        if self.chance.random() < 0.5:
+            self._show_region(name, region)
+        elif (name, region) not in self._hidden_since:
+            self.world.note(f"{name} {region} does not answer")
+            self.world.clouds[name].partial(region)
+            self._hidden_since[name, region] = self.world.clock.now()
+
+    def _show_region(self, name: str, region: str) -> None:
+        since = self._hidden_since.pop((name, region), None)
+        if since is not None:
+            self.world.note(f"{name} {region} answers")
+            self.world.clouds[name].readable(region)
+            self.watch.hidden[name, region].append((since, self.world.clock.now()))
 
     def _fail_calls(self) -> None:
         code = self.chance.choice(
@@ -300,8 +311,8 @@ class History:
             self._try(lambda chosen=machine.id: self.world.fleet.protect(chosen, protected=False))  # type: ignore[misc]
         for cloud in self.world.clouds.values():
             cloud.set_capacity(None)
-            for region in cloud.spec.regions:
-                cloud.readable(region)
+        for name, region in list(self._hidden_since):
+            self._show_region(name, region)
 
     def _come_to_rest(self) -> None:
         ended = self.world.run_until(

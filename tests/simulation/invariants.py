@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
+from itertools import pairwise
 
 from control_plane.core.lifecycle import COUNTED, JOB_ENDED
 from control_plane.core.model import Attempt, Job, JobState, PriceInterval
@@ -43,6 +44,8 @@ class Watch:
         """Ids of jobs that were handed in."""
         self.loosened: dict[str, int] = {}
         """Pools whose maximum was lowered: what they may still have by then."""
+        self.hidden: dict[tuple[str, str], list[tuple[datetime, datetime]]] = defaultdict(list)
+        """When regions of clouds did not answer, for as long as they were told not to."""
         self._ended: dict[str, Job] = {}
         self._epochs: dict[str, int] = {}
         world.after_step = self.step
@@ -122,8 +125,8 @@ class Watch:
 
     def _bought_twice(self, tick: Tick) -> Iterator[str]:
         """A plan made again at once, with everything it bought in flight, buys nothing."""
-        if tick.plan is None or not tick.plan.launches:
-            return
+        if tick.plan is None or not tick.plan.launches or tick.plan.refusals:
+            return  # what was refused may become possible when the others have found their offer
         states = {machine.id: machine.state for machine in self.world.machines()}
         if any(states.get(each.machine_id) not in COUNTED for each in tick.plan.launches):
             return  # a launch was refused everywhere: trying elsewhere is right
@@ -139,14 +142,14 @@ class Watch:
         horizon = self.world.clock.now() + timedelta(days=1)
         for interval in self.world.store.prices_between(EPOCH - timedelta(days=1), horizon):
             intervals[interval.machine_id].append(interval)
-        for cloud in self.world.clouds.values():
+        for name, cloud in self.world.clouds.items():
             for vm in cloud.vms:
-                yield from self._booked(vm, intervals[vm.machine_id])
+                yield from self._booked(name, vm, intervals[vm.machine_id])
         for machine_id, left in intervals.items():
             for interval in left:
                 yield f"{machine_id} is booked from {interval.started_at}, there was no such VM"
 
-    def _booked(self, vm: Vm, intervals: list[PriceInterval]) -> Iterator[str]:
+    def _booked(self, cloud: str, vm: Vm, intervals: list[PriceInterval]) -> Iterator[str]:
         name = f"{vm.provider_id} of {vm.machine_id}"
         mine = [each for each in intervals if each.started_at == vm.created_at]
         gone_at = vm.gone_at()
@@ -157,7 +160,11 @@ class Watch:
         if mine[0].ended_at is None:
             yield f"{name} is still booked"
             return
-        late_s = (mine[0].ended_at - gone_at).total_seconds()
+        late = mine[0].ended_at - gone_at
+        for since, until in self.hidden[cloud, vm.offer.region]:
+            overlap = min(until, mine[0].ended_at) - max(since, gone_at)
+            late -= max(overlap, timedelta(0))
+        late_s = late.total_seconds()
         if not 0 <= late_s <= NOTICED_LATE_S:
             yield f"{name} was gone at {gone_at}, the books end {late_s:.0f} s later"
 
@@ -167,7 +174,7 @@ def _attempts(job: Job, attempts: Sequence[Attempt]) -> Iterator[str]:
     open_ones = [each for each in attempts if each.ended_at is None]
     if len(open_ones) != (job.state in _HELD):
         yield f"{job.id} is {job.state} with {len(open_ones)} open attempts"
-    for before, after in zip(attempts, attempts[1:], strict=False):
+    for before, after in pairwise(attempts):
         if before.ended_at is None or before.ended_at > after.leased_at:
             yield f"attempts {before.number} and {after.number} of {job.id} overlap"
     final = [each for each in attempts if each.outcome in ("succeeded", "cancelled")]

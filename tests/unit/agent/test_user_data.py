@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from agent_bootstrap.user_data import local_startup
+from tests.requires import missing
 
 GOLDEN = Path(__file__).parent / "golden" / "local_startup.sh"
 
@@ -36,7 +37,7 @@ def test_the_text_is_the_reviewed_one() -> None:
 @pytest.mark.parametrize("shell", ["sh", "dash", "bash", "busybox"])
 def test_shells_understand_it(shell: str) -> None:
     if shutil.which(shell) is None:
-        pytest.skip(f"{shell} is not here")
+        missing(f"no {shell} here; install it with: sudo apt-get install --yes {shell}")
     command = [shell, "sh", "-n"] if shell == "busybox" else [shell, "-n"]
     subprocess.run(command, input=text().encode(), check=True)
 

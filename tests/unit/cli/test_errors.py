@@ -39,6 +39,7 @@ PROBLEMS = [
     (409, "idempotency-in-flight", 6),
     (422, "idempotency-key-reused", 2),
     (413, "too-large", 2),
+    (421, "misdirected", 2),
     (400, "malformed", 2),
     (409, "stale-epoch", 6),
     (409, "fenced-out", 6),

@@ -142,7 +142,7 @@ def history(seed: int) -> list[str]:
             lines.append(str(bench.provider.launch(bench.request(f"m-{number}", offer=offer))))
             lines.append(str(bench.provider.observe(FLEET)))
         except ProviderError as error:
-            lines.append(error.message)
+            lines.append(f"{error.raw_code}: {error.message}")
     return [*lines, *map(str, bench.cloud.bill())]
 
 
