@@ -8,6 +8,7 @@ is JSON; the promise is `help_ratio` <= 1.5.
 
 from __future__ import annotations
 
+import argparse
 import json
 import statistics
 import subprocess
@@ -39,7 +40,10 @@ OURS = "from orchctl.main import run; run()"
 
 
 def main() -> None:
-    runs = int(sys.argv[1]) if len(sys.argv) > 1 else RUNS
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--runs", type=int, default=RUNS)
+    parser.add_argument("--json", action="store_true", help="the last line is JSON anyway")
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         bare = Path(folder) / "bare.py"
         bare.write_text(BARE)
@@ -48,7 +52,8 @@ def main() -> None:
             "orchctl --help": [sys.executable, "-c", OURS, "--help"],
             "orchctl job list --help": [sys.executable, "-c", OURS, "job", "list", "--help"],
         }
-        report({name: medians_ms(times) for name, times in measure(programs, runs).items()})
+        times = measure(programs, options.runs)
+        report({name: medians_ms(each) for name, each in times.items()})
 
 
 def measure(programs: dict[str, list[str]], runs: int) -> dict[str, list[float]]:

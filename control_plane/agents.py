@@ -24,7 +24,7 @@ from control_plane.core.model import (
 )
 from control_plane.core.policy import PoolPolicy
 from control_plane.core.snapshot import Timing
-from control_plane.errors import Denied, NotFound, OrchctlError, StaleEpoch, Unavailable
+from control_plane.errors import Conflict, Denied, NotFound, OrchctlError, StaleEpoch, Unavailable
 from control_plane.ports import Blobs, Ending
 from control_plane.service import Service, final_state
 from control_plane.tokens import MachineTokens
@@ -72,8 +72,8 @@ class Agents:
 
     def register(self, message: wire.Register) -> wire.Session:
         """Exchange the proof for a session, once per machine; the same instance may repeat it.
-        Raises `Denied` for a wrong proof or a second instance, `Gone` when the machine is no longer
-        expected, `Unavailable` when it is too early."""
+        Raises `Denied` for a wrong proof, `Conflict` for a second instance, `Gone` when the machine
+        is no longer expected, `Unavailable` when it is too early."""
         machine = self._known(message.machine_id)
         self._tokens.check_one_time(machine, message.proof.get("token", ""))
         if machine.registered_at is None:
@@ -82,7 +82,7 @@ class Agents:
             self._service.note(
                 "access", machine.id, "a second agent tried to register", code="second-instance"
             )
-            raise Denied("this machine's agent has registered already")
+            raise Conflict("this machine's agent has registered already")
         return wire.Session(
             token=self._tokens.session(machine.id, machine.instance), advice=self._advice(machine)
         )
@@ -257,7 +257,7 @@ class Agents:
         looked at, so that no job slips in between."""
         if message.why == "idle" and self._kept(machine):
             return wire.Left(agreed=False, why="this machine is to be kept")
-        reason = machine.reason or Reason(code=message.why, sentence=f"left: {message.why}")
+        reason = machine.reason or Reason(code=message.why, sentence=f"it ended itself: {message.why}")
         was_ready = machine.state is MachineState.READY
         if was_ready:
             machine = self._move(replace(machine, state=MachineState.DRAINING, reason=reason))

@@ -15,7 +15,13 @@ from datetime import datetime, timedelta
 
 from control_plane import throttle
 from control_plane.core import reasons
-from control_plane.core.cooldowns import next_boot_failure, next_rest, rest_key, rests
+from control_plane.core.cooldowns import (
+    last_refusal,
+    next_boot_failure,
+    next_rest,
+    rest_key,
+    rests,
+)
 from control_plane.core.lifecycle import MACHINE_ENDED
 from control_plane.core.model import (
     Cooldown,
@@ -243,6 +249,7 @@ class _Run:
             )
         except StaleEpoch:
             return  # its agent ended it first: nothing is left to give back
+        self.done.unsettled = True  # the job waits again: somebody has to look who runs it
 
     def _reap(self, action: Reap) -> None:
         """End a machine that no record explains, in two phases: the first look raises the alarm
@@ -357,13 +364,12 @@ class _Run:
         machine = self.parts._store.machine_get(machine_id)
         repeated = machine.state is MachineState.LAUNCHING
         while machine.state in (MachineState.PLANNED, MachineState.LAUNCHING):
-            if machine.state is MachineState.PLANNED:
-                # Another launch of this tick may have been refused meanwhile what this one wants.
-                attempt = self._free(machine, machine.attempt) or machine.attempt
-                machine = self._put(replace(machine, state=MachineState.LAUNCHING, attempt=attempt))
             if self._throttled(machine.offer.provider, machine.offer.region):
                 self.done.unsettled = True
                 return
+            if machine.state is MachineState.PLANNED:
+                machine = self._begin(machine)
+                continue
             self.parts._checkpoint("before-launch")
             try:
                 launched = self._call(machine)
@@ -378,6 +384,18 @@ class _Run:
                 self.done.unsettled = True
                 return
             machine, repeated = following, False
+
+    def _begin(self, machine: Machine) -> Machine:
+        """The machine at the first offer that does not rest: another launch of this tick may have
+        been refused meanwhile what this one wants. Failed when all rest by now."""
+        attempt = self._free(machine, machine.attempt)
+        if attempt is None:
+            code = last_refusal(machine.offer, self._cooldowns())
+            resting = ProviderError(
+                "all others rest", error_class=ErrorClass.CAPACITY_ZONE, raw_code=code
+            )
+            return self._fail(machine, resting)
+        return self._put(replace(machine, state=MachineState.LAUNCHING, attempt=attempt))
 
     def _call(self, machine: Machine) -> Launched:
         provider = self._provider(machine.offer.provider)

@@ -39,8 +39,9 @@ class Fleet:
                 f"autoscaler {policy.name} is at version {version}, not {expected_version}",
                 fix="read it again, then apply",
             )
-        self._claim_queues(policy, actor)
+        self._refuse_foreign_queues(policy)
         if current is not None and current.document == document and not current.deleting:
+            self._claim_queues(policy, actor)  # a crash may have come between, the last time
             return current
         record = AutoscalerRecord(
             name=policy.name,
@@ -52,6 +53,7 @@ class Fleet:
             paused=current.paused if current else False,
         )
         self._store.autoscaler_put(record, expected_version=version)
+        self._claim_queues(policy, actor)
         self._service.note("autoscaler", policy.name, f"applied version {version + 1}", actor=actor)
         self._service.changed()
         return record
@@ -89,21 +91,24 @@ class Fleet:
         except NotFound:
             return None
 
+    def _refuse_foreign_queues(self, policy: Autoscaler) -> None:
+        for record in self._store.queue_list():
+            foreign = record.autoscaler not in ("", policy.name)
+            if record.name in policy.queues and foreign and self._declares(record):
+                raise Refused(
+                    f"queue {record.name} belongs to autoscaler {record.autoscaler}",
+                    fix="name the queue differently, or take it out of the other document first",
+                )
+
     def _claim_queues(self, policy: Autoscaler, actor: str) -> None:
         for name in policy.queues:
             record = self._service.queue_create(name, autoscaler=policy.name, actor=actor)
-            if record.autoscaler == policy.name:
-                continue
-            if record.autoscaler and self._declares(record.autoscaler, name):
-                raise Refused(
-                    f"queue {name} belongs to autoscaler {record.autoscaler}",
-                    fix="name the queue differently, or take it out of the other document first",
-                )
-            self._own(record, policy.name)
+            if record.autoscaler != policy.name:
+                self._own(record, policy.name)
 
-    def _declares(self, autoscaler: str, queue: str) -> bool:
-        current = self._current(autoscaler)
-        return current is not None and queue in current.policy.queues
+    def _declares(self, record: QueueRecord) -> bool:
+        owner = self._current(record.autoscaler)
+        return owner is not None and record.name in owner.policy.queues
 
     def _own(self, record: QueueRecord, autoscaler: str) -> None:
         owned = replace(record, autoscaler=autoscaler, version=record.version + 1)

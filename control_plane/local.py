@@ -13,17 +13,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import uvicorn
-
 from control_plane.agents import AgentSettings
+from control_plane.api.server import Server as HttpServer
 from control_plane.core.snapshot import Timing
 from control_plane.errors import Unavailable
 from control_plane.execute import no_checkpoint
 from control_plane.loop import Pace
 from control_plane.wiring import ControlPlane, EmbeddedSettings, embedded
-
-KEEP_ALIVE_S = 75
-"""Longer than any agent's beat: a shorter one closes connections that are about to be used."""
 
 _END_WAIT_S = 20.0
 _DEFAULTS = EmbeddedSettings(state_dir=Path(), server_url="")
@@ -36,16 +32,7 @@ class Server:
         self.plane = plane
         self.url = url
         self._listening = listening
-        self._uvicorn = uvicorn.Server(
-            uvicorn.Config(
-                plane.app,
-                log_level="warning",
-                access_log=False,
-                timeout_keep_alive=KEEP_ALIVE_S,
-                timeout_graceful_shutdown=3,
-                lifespan="off",
-            )
-        )
+        self._http = HttpServer(plane.app, plane.changes, host="127.0.0.1", port=0)
         self._thread = threading.Thread(target=self._serve, name="http", daemon=True)
 
     @property
@@ -56,7 +43,7 @@ class Server:
     def start(self) -> None:
         """Answer requests, then begin to look after machines."""
         self._thread.start()
-        while not self._uvicorn.started:
+        while not self._http.started:
             if not self._thread.is_alive():
                 raise Unavailable("the HTTP server did not start")
             time.sleep(0.01)
@@ -79,16 +66,15 @@ class Server:
 
     def stop(self) -> None:
         """Stop looking, stop answering, let go of the files."""
-        self.plane.changes.close()
         self.plane.loop.stop()
-        self._uvicorn.should_exit = True
+        self._http.should_exit = True
         self._thread.join()
         self._listening.close()
         self.plane.store.close()
 
     def _serve(self) -> None:
         # Signals belong to whoever started the server, not to a thread of it.
-        self._uvicorn.run(sockets=[self._listening])
+        self._http.run(sockets=[self._listening])
 
 
 @contextmanager

@@ -52,6 +52,11 @@ def _base32(number: int, digits: int) -> str:
     return "".join(_ALPHABET[number >> (5 * place) & 31] for place in reversed(range(digits)))
 
 
+_ASK_AGAIN = timedelta(minutes=1)
+"""After a provider did not answer: prices are needed at every look, but a cloud that is in trouble
+is not asked that often."""
+
+
 class LivePrices:
     """`ports.PriceBook`: offers from the providers that are set up, from the shipped catalogue for
     the others, so that a document can be checked and priced before any credentials exist."""
@@ -79,12 +84,14 @@ class LivePrices:
             known = self._known.get(name)
         if known and self._now() - known[0] < self._keep:
             return known[1]
+        asked_at = self._now()
         try:
             fresh = self._fetch(name)
         except Exception:  # noqa: BLE001 - a provider that fails in any way keeps its last offers
-            return known[1] if known else ()
+            fresh = known[1] if known else ()
+            asked_at += _ASK_AGAIN - self._keep
         with self._lock:
-            self._known[name] = (self._now(), fresh)
+            self._known[name] = (asked_at, fresh)
         return fresh
 
     def _fetch(self, name: str) -> Sequence[Offer]:

@@ -29,7 +29,7 @@ class MachineTokens:
 
     def check_one_time(self, machine: Machine, token: str) -> None:
         """Raise `Denied` unless this is the token of the machine's current launch attempt."""
-        if not hmac.compare_digest(self.one_time(machine), token):
+        if not hmac.compare_digest(self.one_time(machine).encode(), token.encode()):
             raise Denied("this machine's proof does not match its launch record")
 
     @staticmethod
@@ -40,7 +40,7 @@ class MachineTokens:
     def check_session(self, machine: Machine, token: str) -> None:
         """Raise `Denied` unless this is the session of the agent registered for the machine."""
         expected = self.session(machine.id, machine.instance)
-        if not machine.instance or not hmac.compare_digest(expected, token):
+        if not machine.instance or not hmac.compare_digest(expected.encode(), token.encode()):
             raise Denied("this is not the session of that machine's agent")
 
     def _mac(self, *parts: str) -> str:

@@ -223,8 +223,8 @@ def all_resting(pool: PoolPolicy, offers: int, soonest: Cooldown, now: datetime)
     rest, first = ("rests", "it") if offers == 1 else ("rest", "the first")
     return _reason(
         code,
-        f"{which} of pool {pool.name} {rest} after refusals; {first} is tried again in {wait} "
-        f"({soonest.key}: {what})",
+        f"{which} of pool {pool.name} {rest} after refusals; {first} is tried again in {wait}, "
+        f"at {soonest.until:%H:%M} UTC ({soonest.key}: {what})",
         offers=offers,
         until=soonest.until.isoformat(),
         last_code=soonest.code,

@@ -168,7 +168,7 @@ def test_a_second_agent_of_one_machine_is_refused(agent: Agent) -> None:
     first = agent.register()
     assert agent.register().json()["token"] == first.json()["token"]
     second = agent.http.post("/v1/agent/register", json=agent.registration(instance="two"))
-    assert second.status_code == 401
+    assert second.status_code == 409
 
 
 def test_too_early_is_told_to_come_again(world: World, agent: Agent) -> None:

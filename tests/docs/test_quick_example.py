@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -80,27 +81,32 @@ class Up:
         self.process.send_signal(signal.SIGINT)
         return self.process.wait(LIMIT_S)
 
-    def alive(self) -> list[str]:
-        """Command lines of all processes that have to do with our directory."""
-        return [line for line in _command_lines() if str(self.folder) in line]
+    def alive(self) -> dict[int, str]:
+        """All processes that have to do with our directory, by their number."""
+        return {pid: text for pid, text in _processes() if str(self.folder) in text}
+
+    def clean_up(self) -> None:
+        """End what a test that failed has left."""
+        for pid in self.alive():
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self.process.wait(LIMIT_S)
 
 
-def _command_lines() -> Iterator[str]:
+def _processes() -> Iterator[tuple[int, str]]:
+    """Command line and working directory of every process but ours."""
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit() and int(folder.name) != os.getpid():
-            try:
-                yield (folder / "cmdline").read_text(errors="replace") + os.readlink(folder / "cwd")
-            except OSError:
-                continue
+            with suppress(OSError):
+                text = (folder / "cmdline").read_text(errors="replace")
+                yield int(folder.name), text + os.readlink(folder / "cwd")
 
 
 @pytest.fixture
 def up(tmp_path: Path) -> Iterator[Up]:
     made = Up(tmp_path)
     yield made
-    if made.process.poll() is None:
-        made.process.kill()
-        made.process.wait()
+    made.clean_up()
 
 
 def _typed() -> list[tuple[str, list[str]]]:
@@ -137,7 +143,7 @@ def test_the_quick_example_does_what_the_readme_shows(up: Up) -> None:
         _assert_alike(shown, up.run(shlex.split(line)[1:]))
     assert up.interrupt() == 0
     assert "nothing is left running" in up.said
-    assert up.alive() == []
+    assert up.alive() == {}
 
 
 def test_what_make_up_runs_is_what_the_readme_says() -> None:
@@ -154,4 +160,4 @@ def test_ctrl_c_ends_the_machines_of_running_jobs_and_buys_no_others(up: Up) -> 
     assert len(up.alive()) > 1
     assert up.interrupt() == 0
     assert "nothing is left running" in up.said
-    assert up.alive() == []
+    assert up.alive() == {}

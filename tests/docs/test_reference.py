@@ -23,6 +23,7 @@ from control_plane.api import problems
 from control_plane.api.routes import agent
 from control_plane.config import findings
 from control_plane.config.load import load_text
+from control_plane.config.schema import PLACES
 from control_plane.core import cooldowns, reasons
 from control_plane.core.lifecycle import JOB_EDGES, MACHINE_EDGES
 from control_plane.core.model import ErrorClass
@@ -46,7 +47,7 @@ assert control_plane.wiring  # with both, every error class of the server exists
 def test_the_tables_of_the_configuration_are_the_generated_ones() -> None:
     page = generate.CONFIGURATION.read_text(encoding="utf-8")
     assert page == generate.configuration(page), "run: make docs"
-    for place in generate.PLACES:
+    for place in PLACES:
         assert f"<!-- generated: {generate.path_of(place)} -->" in page
 
 
@@ -206,6 +207,8 @@ def _source(module: Any) -> str:
 def test_every_reason_is_explained() -> None:
     found = re.findall(r"_reason\(\s*f?\"([a-z{}-]+)\"", _source(reasons))
     found += re.findall(r"code, what = \"([a-z-]+)\"", _source(reasons))
+    for path in (ROOT / "control_plane").glob("*.py"):
+        found += re.findall(r"\bReason\(\s*code=\"([a-z-]+)\"", path.read_text(encoding="utf-8"))
     codes = {code.replace("{period}", p) for code in found for p in ("day", "month")}
     page = rows(HOW_TO / "read-explain.md")
     explained = {code for row in page for code in re.split(r"[`, ]+", row[0])} - {"code"}

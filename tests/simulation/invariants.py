@@ -12,8 +12,8 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from itertools import pairwise
 
-from control_plane.core.lifecycle import COUNTED, JOB_ENDED
-from control_plane.core.model import Attempt, Job, JobState, PriceInterval
+from control_plane.core.lifecycle import IN_FLIGHT, JOB_ENDED
+from control_plane.core.model import Attempt, Job, JobState, MachineState, PriceInterval
 from control_plane.core.policy import Autoscaler
 from control_plane.reconcile import Tick
 from providers.simulated.clock import EPOCH
@@ -125,11 +125,15 @@ class Watch:
 
     def _bought_twice(self, tick: Tick) -> Iterator[str]:
         """A plan made again at once, with everything it bought in flight, buys nothing."""
-        if tick.plan is None or not tick.plan.launches or tick.plan.refusals:
-            return  # what was refused may become possible when the others have found their offer
+        if tick.plan is None or not tick.plan.launches or tick.plan.refusals or tick.plan.requeues:
+            # What was refused may become possible when the others have found their offer, and what
+            # was given back is waiting now.
+            return
         states = {machine.id: machine.state for machine in self.world.machines()}
-        if any(states.get(each.machine_id) not in COUNTED for each in tick.plan.launches):
-            return  # a launch was refused everywhere: trying elsewhere is right
+        launches = {each.machine_id for each in tick.plan.launches}
+        launches |= {each.machine_id for each in tick.plan.resumes}
+        if any(states.get(each, MachineState.LAUNCH_FAILED) not in IN_FLIGHT for each in launches):
+            return  # a launch came to nothing: trying elsewhere is right
         again = self.world.preview(tick.autoscaler)
         for launch in again.launches:
             yield f"bought again at once: {launch.reason.sentence}"

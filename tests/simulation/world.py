@@ -18,7 +18,7 @@ from concurrent.futures import Executor as Pool
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any, TypeVar
 
@@ -163,7 +163,7 @@ class Controller:
 
     def act(self) -> list[Tick]:
         """Look at everything once, and say when to look again."""
-        self._acting = True
+        self._acting, self.due = True, datetime.max.replace(tzinfo=UTC)
         try:
             self.last_ticks = self._reconciler.tick()
         except Crash:
@@ -174,7 +174,8 @@ class Controller:
         pace = self._world.habits.pace
         unsettled = any(tick.unsettled for tick in self.last_ticks)
         pause_s = pace.unsettled_s if unsettled else pace.at_least_s
-        self.due = self._world.clock.now() + timedelta(seconds=pause_s)
+        # Whoever woke it while it looked has said so already.
+        self.due = min(self.due, self._world.clock.now() + timedelta(seconds=pause_s))
         return self.last_ticks
 
     def wake(self) -> None:

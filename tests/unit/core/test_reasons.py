@@ -132,7 +132,7 @@ TEXTS: list[tuple[Reason, str, str]] = [
     (
         reasons.all_resting(L4, 1, cooldown(KEY, left_s=90), NOW),
         "no-capacity",
-        "the one offer of pool l4 rests after refusals; it is tried again in 1m "
+        "the one offer of pool l4 rests after refusals; it is tried again in 1m, at 12:01 UTC "
         f"({KEY}: refused with InsufficientInstanceCapacity)",
     ),
     (
@@ -140,13 +140,13 @@ TEXTS: list[tuple[Reason, str, str]] = [
             L4, 3, cooldown(f"boot/l4/{KEY}", count=3, error_class=ErrorClass.TRANSIENT), NOW
         ),
         "breaker-open",
-        "all 3 offers of pool l4 rest after refusals; the first is tried again in 5m "
+        "all 3 offers of pool l4 rest after refusals; the first is tried again in 5m, at 12:05 UTC "
         f"(boot/l4/{KEY}: 3 machines failed to boot)",
     ),
     (
         reasons.all_resting(L4, 1, cooldown(f"boot/l4/{KEY}", count=1), NOW),
         "breaker-open",
-        "the one offer of pool l4 rests after refusals; it is tried again in 5m "
+        "the one offer of pool l4 rests after refusals; it is tried again in 5m, at 12:05 UTC "
         f"(boot/l4/{KEY}: 1 machine failed to boot)",
     ),
     (
@@ -190,6 +190,11 @@ TEXTS: list[tuple[Reason, str, str]] = [
         reasons.launch_unanswered(MACHINE, "Throttled", NOW),
         "launch-unanswered",
         "the launch of machine m-1 came to nothing within 1h 00m, the last refusal was Throttled",
+    ),
+    (
+        reasons.launch_ended(MACHINE),
+        "launch-ended",
+        "machine m-1 ended before its launch was recorded",
     ),
     (
         reasons.launch_unclear(MACHINE, "Timeout", 5),

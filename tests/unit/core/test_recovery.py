@@ -68,18 +68,12 @@ def test_an_open_launch_is_taken_up_again(state: MachineState) -> None:
     assert seeing(one) == {"resumed": ["m-1"], "serving": ["m-1"]}
 
 
-@pytest.mark.parametrize("seen", ["pending", "running"])
+@pytest.mark.parametrize("seen", ["pending", "running", "stopping", "gone"])
 def test_a_launch_whose_answer_was_lost_is_adopted(seen: str) -> None:
-    """The cloud shows our label: that is the machine."""
+    """The cloud shows our label: that is the machine. Also one that has ended already: it has cost
+    money."""
     one = machine("m-1", S.LAUNCHING, age_s=60)
     assert seeing(one, sighting("m-1", seen)) == {"adopted": ["m-1=i-m-1"], "serving": ["m-1"]}
-
-
-@pytest.mark.parametrize("seen", ["stopping", "gone"])
-def test_a_launch_that_has_ended_already_is_asked_about_again(seen: str) -> None:
-    """Its key answers `Ended` and the next offer is tried."""
-    one = machine("m-1", S.LAUNCHING, age_s=60)
-    assert seeing(one, sighting("m-1", seen)) == {"resumed": ["m-1"], "serving": ["m-1"]}
 
 
 def test_an_adoption_takes_what_the_cloud_says() -> None:
@@ -343,6 +337,12 @@ def test_a_machine_that_never_was_is_closed_when_its_place_says_so(
     one = machine("m-1", S.TERMINATING, provider_id="", terminating_at=ago(ending_s))
     before = snapshot(machines=(one,), observations=observations)
     assert told(before) == ({"marked": ["m-1 terminated never-launched"]} if proven else {})
+
+
+def test_a_machine_that_ended_before_its_id_was_recorded_is_adopted_first() -> None:
+    """For its costs; in the next plan it is closed."""
+    one = machine("m-1", S.TERMINATING, provider_id="", terminating_at=ago(5))
+    assert seeing(one, GONE) == {"adopted": ["m-1=i-m-1"]}
 
 
 def test_the_end_of_a_machine_that_has_no_id_yet_has_to_begin_first() -> None:
