@@ -257,7 +257,9 @@ class Agents:
         looked at, so that no job slips in between."""
         if message.why == "idle" and self._kept(machine):
             return wire.Left(agreed=False, why="this machine is to be kept")
-        reason = machine.reason or Reason(code=message.why, sentence=f"it ended itself: {message.why}")
+        reason = machine.reason or Reason(
+            code=message.why, sentence=f"it ended itself: {message.why}"
+        )
         was_ready = machine.state is MachineState.READY
         if was_ready:
             machine = self._move(replace(machine, state=MachineState.DRAINING, reason=reason))

@@ -55,7 +55,11 @@ class Eyes:
         policy = record.policy
         known = self.store.machine_list(autoscaler=record.name)
         providers = _providers(policy, known)
-        observations = self._observe(providers, fleet, now) if look else ()
+        observations = self._observe(
+            providers if look else [name for name in providers if name not in self.providers],
+            fleet,
+            now,
+        )
         machines = self.store.machine_list(autoscaler=record.name)
         return Snapshot(
             now=now,
@@ -86,15 +90,16 @@ class Eyes:
     def _look(self, name: str, fleet: str, now: datetime) -> Observation:
         provider = self.providers.get(name)
         if provider is None:
-            return Observation(provider=name, at=now, unknown=("*",))
-        if not throttle.resting(self.store, name, "", now):
-            try:
-                return provider.observe(fleet)
-            except ProviderError as error:
-                throttle.heed(self.store, error, name, "", now)
-            except Exception:  # noqa: BLE001 - whatever went wrong, the answer is: unknown
-                pass
-        return Observation(provider=name, at=now, unknown=("*",))
+            return _unseen(name, now, f"provider {name} is not set up on this server")
+        if throttle.resting(self.store, name, "", now):
+            return _unseen(name, now, f"{name} has asked for fewer calls")
+        try:
+            return provider.observe(fleet)
+        except ProviderError as error:
+            throttle.heed(self.store, error, name, "", now)
+            return _unseen(name, now, f"{name}: {error}")
+        except Exception as error:  # noqa: BLE001 - whatever went wrong, the answer is: unknown
+            return _unseen(name, now, f"{name}: {type(error).__name__}: {error}")
 
     def _look_again(
         self,
@@ -170,6 +175,10 @@ class Eyes:
             if interval.autoscaler == autoscaler
         ]
         return Spend(day_usd=spend(mine, day, now), month_usd=spend(mine, month, now))
+
+
+def _unseen(provider: str, now: datetime, problem: str) -> Observation:
+    return Observation(provider=provider, at=now, unknown=("*",), problem=problem)
 
 
 def machine_ref(machine: Machine) -> MachineRef:

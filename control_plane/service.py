@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from difflib import get_close_matches
 
 from control_plane.core.lifecycle import JOB_ENDED
 from control_plane.core.model import (
@@ -72,7 +73,7 @@ class Service:
     def submit(self, submission: Submission, *, idempotency_key: str = "") -> tuple[Job, bool]:
         """Take a job and say whether it is new. Raises `NotFound` for an unknown queue and
         `Refused` for a job that no pool of its queue can ever run."""
-        policy = self.policy_of(submission.queue)
+        policy = self._policy_or_hint(submission.queue)
         spec = replace(submission.spec, need=self.full_need(submission.spec.need, policy))
         if policy is not None:
             self._refuse_the_impossible(spec.need, policy[0], policy[1])
@@ -274,6 +275,19 @@ class Service:
                 at=self.clock.now(), kind=kind, subject=subject, text=text, actor=actor, code=code
             )
         )
+
+    def _policy_or_hint(self, queue: str) -> tuple[QueuePolicy, Autoscaler] | None:
+        try:
+            return self.policy_of(queue)
+        except NotFound:
+            names = [record.name for record in self.store.queue_list()]
+            close = get_close_matches(queue, names, n=1)
+            hint = f"did you mean {close[0]}? " if close else ""
+            known = f"queues: {', '.join(names)}" if names else "there is no queue yet"
+            raise NotFound(
+                f"there is no queue {queue}",
+                fix=f"{hint}{known}; `orchctl queue create {queue}` makes one",
+            ) from None
 
     def _refuse_the_impossible(self, need: Need, queue: QueuePolicy, document: Autoscaler) -> None:
         pools = [document.pools[name] for name in queue.pools]

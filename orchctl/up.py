@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import sys
 import threading
@@ -17,6 +18,7 @@ from orchctl import contexts
 def up(state_dir: Path, port: int, config: Path | None, open_browser: bool) -> int:
     """Serve until interrupted, then end what was started. Returns the exit code; raises
     `OrchctlError` when it cannot start, `ConfigError` for a document that is wrong."""
+    os.umask(0o077)  # jobs' environments and files are nobody else's business
     logging.basicConfig(format="%(asctime)s %(name)s: %(message)s", level=logging.INFO)
     document = read_text(config) if config is not None else ""
     policy = load_text(document, name=str(config)) if config is not None else None

@@ -418,6 +418,8 @@ class Observation:
     sightings: tuple[Sighting, ...] = ()
     unknown: tuple[str, ...] = ()
     """Regions or zones that did not answer; `*` = none did."""
+    problem: str = ""
+    """Why they did not, for people; empty where the provider does not say."""
 
     def knows(self, region: str, zone: str) -> bool:
         """Whether absence from this listing says something about a machine of that place."""

@@ -147,12 +147,17 @@ class Shop:
             if not {"*", offer.region, offer.zone} & unknown.get(offer.provider, frozenset())
         ]
         if not answering:
-            return [], reasons.places_unknown(pool)
+            return [], reasons.places_unknown(pool, self._problems(accepted))
         resting = _Resting(self._snapshot)
         available = [offer for offer in answering if resting.until(pool, offer) is None]
         if available:
             return available, None
         return [], resting.reason(pool, answering)
+
+    def _problems(self, offers: Sequence[Offer]) -> list[str]:
+        providers = {offer.provider for offer in offers}
+        seen = (s for s in self._snapshot.observations if s.provider in providers)
+        return sorted({observation.problem for observation in seen if observation.problem})
 
 
 class _Resting:

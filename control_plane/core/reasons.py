@@ -6,6 +6,7 @@ A code is for programs and never changes; a sentence is for people and names its
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from decimal import Decimal
 
@@ -205,10 +206,11 @@ def nothing_fits(pool: PoolPolicy, need: Need) -> Reason:
     )
 
 
-def places_unknown(pool: PoolPolicy) -> Reason:
+def places_unknown(pool: PoolPolicy, problems: Sequence[str] = ()) -> Reason:
+    because = f" ({'; '.join(problems)})" if problems else ""
     return _reason(
         "places-unknown",
-        f"no place where pool {pool.name} may buy has answered; what is there is unknown",
+        f"no place where pool {pool.name} may buy has answered{because}; what is there is unknown",
     )
 
 
@@ -219,7 +221,7 @@ def all_resting(pool: PoolPolicy, offers: int, soonest: Cooldown, now: datetime)
         code, what = "breaker-open", f"{failed} failed to boot"
     else:
         code, what = "no-capacity", f"refused with {soonest.code}"
-    which = "the one offer" if offers == 1 else f"all {offers} offers"
+    which = {1: "the one offer", 2: "both offers"}.get(offers, f"all {offers} offers")
     rest, first = ("rests", "it") if offers == 1 else ("rest", "the first")
     return _reason(
         code,
@@ -253,8 +255,8 @@ def books_wrong(sighting: Sighting) -> Reason:
 def adopted(machine: Machine, seen: Sighting) -> Reason:
     return _reason(
         "adopted",
-        f"machine {machine.id} runs as {seen.provider_id}, although the answer to its launch was "
-        "lost",
+        f"machine {machine.id} runs as {seen.provider_id}, although no answer to its launch was "
+        "recorded",
         provider_id=seen.provider_id,
     )
 

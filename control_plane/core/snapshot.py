@@ -1,7 +1,7 @@
 """All that one decision may look at. Gathered by the shell, kept with the plan, replayable.
 
-`Snapshot` goes to JSON and back without loss (`to_json`, `from_json` of `core.codec`), so
-`orchctl plan --from snapshot.json` decides again, bit for bit, what was decided then.
+`Snapshot` goes to JSON and back without loss (`to_json`, `from_json` of `core.codec`): planned from
+again, a kept one gives, bit for bit, what was decided then.
 """
 
 from __future__ import annotations

@@ -35,33 +35,6 @@ COLUMNS = (
     Column(heading="BY", cell=lambda row: text(row["applied_by"])),
 )
 
-EXAMPLE = """\
-# What orchctl may keep running, and for which queues. Check it with
-# `orchctl autoscaler validate`, see what it changes with `orchctl autoscaler diff`.
-apiVersion: orchctl/v1
-kind: Autoscaler
-name: example
-
-queues:
-  default:
-    pools: [here]          # kinds of machine that may serve it, the preferred one first
-    # priority: 10         # between queues: higher first
-    # launch_after: 90s    # wait this long for a running machine before one is bought
-
-pools:
-  here:
-    cpu: 1..               # at least this many cores; a GPU pool says gpu: L4:1
-    clouds: {local: {}}    # machines are processes on this computer; no account needed
-    # clouds:
-    #   aws: {regions: [us-east-1, us-west-2]}
-    # market: spot-first   # spot | on-demand | spot-first
-    # max_price: 1.50 USD/hour
-    machines: {min: 0, max: 2}
-    idle_timeout: 1m       # a machine that has run nothing for this long is ended
-
-budget: {hour: 20 USD, day: 200 USD, month: 3000 USD, at_limit: hold}   # hold | drain
-"""
-
 
 @command(app, "init", example="orchctl autoscaler init autoscaler.yaml")
 def init(
@@ -71,12 +44,19 @@ def init(
     ),
 ) -> None:
     """Write a commented example to start from."""
+    from control_plane.config.json_schema import schema_text
+    from control_plane.config.template import template
+
     try:
         with file.open("x", encoding="utf-8") as target:
-            target.write(EXAMPLE)
+            target.write(template("example"))
     except FileExistsError as error:
         raise Refused(f"{file} exists", fix="name another file") from error
-    session.done(f"wrote {file}", {"file": str(file)}, key="file")
+    # The first line of the document names it: editors complete and check by it.
+    (file.parent / "orchctl.schema.json").write_text(schema_text(), encoding="utf-8")
+    session.done(
+        f"wrote {file}, and orchctl.schema.json beside it", {"file": str(file)}, key="file"
+    )
 
 
 @command(app, "validate", example="orchctl autoscaler validate config.yaml")

@@ -17,7 +17,7 @@ def run_demo(
         bool, typer.Option("--json", help="Print the result as one line of JSON, at the end.")
     ] = False,
     keep: Annotated[
-        bool, typer.Option("--keep", help="Go on afterwards, with the dashboard.")
+        bool, typer.Option("--keep", help="Keep the state directory afterwards.")
     ] = False,
 ) -> None:
     """Run a small training sweep here: machines start, pull jobs, go idle and end themselves."""

@@ -84,7 +84,8 @@ def test_10_a_silent_region_is_held_and_the_others_go_on() -> None:
     world.submit(1)
     world.run(120)
     assert world.machine(guest.vm.machine_id).state is S.READY
-    assert [vm.offer.region for vm in world.alive() if vm is not guest.vm] == ["eu-west-1"]
+    (other,) = [vm for vm in world.alive() if vm is not guest.vm]
+    assert other.offer.region != here
 
 
 class _Amnesia(MemoryStore):
@@ -334,9 +335,10 @@ def test_14_one_broken_cloud_does_not_stop_the_others(call: str) -> None:
     world.provider.broken = call
     world.cloud.set_capacity(0)
     world.submit(2)
-    world.clock.advance(20)
-    tick = world.tick()
-    assert tick.plan, tick.done
+    for _ in range(2):
+        world.clock.advance(20)
+        tick = world.tick()
+        assert tick.plan, tick.done
     assert "gcp" in [vm.offer.provider for vm in world.alive()]
 
 

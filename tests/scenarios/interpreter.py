@@ -449,9 +449,16 @@ class Stage:
                 (cloud.partial if silent else cloud.readable)(words["region"])
         yield from ()
 
+    def lag(self, words: dict[str, str]) -> Iterator[str]:
+        """Listings show a new machine only after a while."""
+        for cloud in self._cloud(words):
+            cloud.spec = cloud.spec.but(listing_lag_s=parse_duration_s(words["time"]))
+        yield from ()
+
     def stray(self, words: dict[str, str]) -> Iterator[str]:
         """A machine with our label appears that nobody has recorded."""
         name, cloud = next(iter(self.world.clouds.items()))
+        cloud.never_boot()
         offer = next(o for o in cloud.offers(name) if o.capacity.gpus == 1)
         now = self.world.clock.now()
         launched = cloud.launch(
@@ -541,6 +548,7 @@ COMMANDS: Sequence[tuple[str, Command]] = (
     (rf"cloud: lose next {_COUNT}answers? to (?P<call>\w+){_CLOUD}", Stage.lose),
     (rf"cloud: next {_COUNT}machines? never boots?{_CLOUD}", Stage.never_boot),
     (r"cloud: (?P<region>[\w-]+) (?P<what>does not answer|answers)", Stage.region),
+    (rf"cloud: listings show a new machine only after {_TIME}{_CLOUD}", Stage.lag),
     (r"cloud: a stray machine appears", Stage.stray),
     (r"cloud: what runs\?", Stage.alive),
     (rf"agent (?P<machine>\S+): hangs for {_TIME}", Stage.silent),

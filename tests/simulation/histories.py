@@ -11,7 +11,7 @@ from control_plane.core.lifecycle import JOB_ENDED
 from control_plane.core.model import JobState, MachineState, Market, Need
 from control_plane.errors import OrchctlError
 from control_plane.loop import Pace
-from control_plane.ports import Place
+from control_plane.ports import Place, Store
 from providers.simulated.cloud import SimulatedCloud
 from providers.simulated.spec import CloudSpec
 from tests.simulation.invariants import Watch
@@ -24,12 +24,14 @@ _GPU_POOLS = {
     "l4s": "gpu: L4:1..4",
     "any": 'gpu: "nvidia:1"',
 }
+_MANY = "l4s"
+"""The one pool with more than one GPU in a machine."""
 
 
 class History:
     """One deployment and one path through its trouble."""
 
-    def __init__(self, seed: int, *, steps: int = 40) -> None:
+    def __init__(self, seed: int, *, steps: int = 40, store: Store | None = None) -> None:
         self.chance = random.Random(f"history/{seed}")
         self._steps = steps
         habits = Habits(
@@ -38,7 +40,8 @@ class History:
             message_loss_rate=self.chance.choice((0.0, 0.0, 0.02, 0.1)),
         )
         names = self.chance.choice((("aws",), ("aws", "gcp")))
-        self.world = World(seed, clouds={name: self._spec() for name in names}, habits=habits)
+        specs = {name: self._spec() for name in names}
+        self.world = World(seed, clouds=specs, habits=habits, store=store)
         self.watch = Watch(self.world)
         self._hidden_since: dict[tuple[str, str], datetime] = {}
         self._caps = {pool: self.chance.randint(1, 5) for pool in self._pools()}
@@ -309,6 +312,11 @@ class History:
             self.world.service.queue_pause(queue, paused=False)
         for machine in self.world.machines():
             self._try(lambda chosen=machine.id: self.world.fleet.protect(chosen, protected=False))  # type: ignore[misc]
+        # A job is taken while a cloud's prices are unknown, even if it turns out that none of them
+        # can ever run it. Its reason says so; a person cancels it.
+        for job in self.world.jobs():
+            if job.spec.need.gpus > 1 and _MANY not in self._queues[job.queue]:
+                self.world.service.cancel(job.id, actor="ann")
         for cloud in self.world.clouds.values():
             cloud.set_capacity(None)
         for name, region in list(self._hidden_since):

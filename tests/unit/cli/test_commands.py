@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from control_plane.config.template import template
 from control_plane.core.model import JobState
-from orchctl.commands import autoscaler as autoscaler_commands
 from tests.unit.cli import samples
 from tests.unit.cli.conftest import Cli
 from tests.unit.cli.fake_server import FakeServer
@@ -310,7 +310,7 @@ def test_cost_as_table_csv_and_json(cli: Cli, server: FakeServer) -> None:
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
     path = tmp_path / "config.yaml"
-    path.write_text(autoscaler_commands.EXAMPLE)
+    path.write_text(template("example"))
     return path
 
 

@@ -317,7 +317,7 @@ def test_the_rest_that_ends_first_is_told_and_each_counts_to_its_longest() -> No
     )
     (refusal,) = placed(before).refusals
     assert refusal.reason.sentence == (
-        "all 2 offers of pool l4 rest after refusals; the first is tried again in 10m, at 12:10 UTC "
+        "both offers of pool l4 rest after refusals; the first is tried again in 10m, at 12:10 UTC "
         f"({offers[1].key}: refused with Quota)"
     )
 

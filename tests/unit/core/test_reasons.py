@@ -164,7 +164,7 @@ TEXTS: list[tuple[Reason, str, str]] = [
     (
         reasons.adopted(MACHINE, sighting()),
         "adopted",
-        "machine m-1 runs as i-m-1, although the answer to its launch was lost",
+        "machine m-1 runs as i-m-1, although no answer to its launch was recorded",
     ),
     (
         reasons.resumed(MACHINE),
