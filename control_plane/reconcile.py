@@ -159,7 +159,7 @@ class Reconciler:
         """Keep the plan when it says something new; an idle tick writes nothing."""
         for finding in findings:
             self._service.note("error", plan.autoscaler, finding.sentence, code=finding.code)
-        told = _said(plan)
+        told = _said(plan, snapshot)
         if self._last_told.get(plan.autoscaler) == told:
             return
         self._last_told[plan.autoscaler] = told
@@ -200,9 +200,12 @@ class Reconciler:
         return self._service.clock.now()
 
 
-def _said(plan: Plan) -> str:
-    """What a plan says, without when it says it and how long things have waited."""
-    body: dict[str, Any] = to_json(plan)
+def _said(plan: Plan, snapshot: Snapshot) -> str:
+    """What a plan says, without when it says it, how long things have waited, and what it only
+    repeats: a machine that nobody can reach is ended again and again."""
+    ending = {m.id for m in snapshot.machines if m.state is MachineState.TERMINATING}
+    anew = tuple(each for each in plan.terminations if each.machine_id not in ending)
+    body: dict[str, Any] = to_json(replace(plan, terminations=anew))
     acts = {key: value for key, value in body.items() if key not in ("at", "generation")}
     acts["refusals"] = [[r["subject"], r["wanted"], r["reason"]["code"]] for r in body["refusals"]]
     acts["reports"] = [[r["subject"], r["reason"]["numbers"]] for r in body["reports"]]

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from operator import itemgetter
 
 from control_plane.core import reasons
 from control_plane.core.budget import Caps
@@ -72,6 +73,8 @@ class Shop:
         self._closed = _closed_pools(snapshot)
         self._books_wrong = recovery.books_wrong
         self._available: dict[str, tuple[list[Offer], Reason | None]] = {}
+        self._rooms: dict[tuple[str, Need], list[tuple[int, Offer]]] = {}
+        self._ranks: dict[tuple[str, Need, int], list[Offer]] = {}
         self.bought: list[Bought] = []
 
     def buy(self, pool: PoolPolicy, need: Need, jobs: int, why: Reason) -> Bought | Reason:
@@ -80,25 +83,28 @@ class Shop:
         if refused:
             return refused
         offers, nothing = self._offers(pool)
-        fitting = [offer for offer in offers if offer.capacity.count(need) > 0]
+        fitting = self._ranked(pool, offers, need, jobs)
         if not fitting:
             return nothing or reasons.nothing_fits(pool, need)
-        refusals = [self._caps.refuse_offer(pool, offer) for offer in fitting]
-        affordable = [o for o, no in zip(fitting, refusals, strict=True) if no is None]
+        affordable, too_much = [], []
+        for offer in fitting:
+            refusal = self._caps.refuse_offer(pool, offer)
+            if refusal:
+                too_much.append((_price(offer), refusal))
+            else:
+                affordable.append(offer)
         if not affordable:
             # The cheapest offer came nearest to being bought; its refusal is the one to read.
-            nearest = min(zip(fitting, refusals, strict=True), key=lambda pair: _price(pair[0]))
-            return nearest[1] or reasons.nothing_fits(pool, need)
+            return min(too_much, key=itemgetter(0))[1]
         machine_id = next(self._ids, None)
         if machine_id is None:
             return reasons.no_ids(pool)
-        ranked = sorted(affordable, key=_price_per_job(need, jobs))
-        self._caps.take(pool, ranked[0])
+        self._caps.take(pool, affordable[0])
         bought = Bought(
             machine_id=machine_id,
             pool=pool,
-            ranked=tuple(ranked),
-            reason=reasons.chosen(why, ranked[0], len(affordable)),
+            ranked=tuple(affordable),
+            reason=reasons.chosen(why, affordable[0], len(affordable)),
         )
         self.bought.append(bought)
         return bought
@@ -136,6 +142,22 @@ class Shop:
             else:
                 self._available[pool.name] = self._not_resting(pool, accepted)
         return self._available[pool.name]
+
+    def _ranked(
+        self, pool: PoolPolicy, offers: Sequence[Offer], need: Need, jobs: int
+    ) -> Sequence[Offer]:
+        """The offers that hold at least one job, the best first. Kept, because most machines of a
+        plan are bought for many equal jobs."""
+        rooms = self._rooms.get((pool.name, need))
+        if rooms is None:
+            counted = ((offer.capacity.count(need), offer) for offer in offers)
+            rooms = self._rooms[pool.name, need] = [room for room in counted if room[0] > 0]
+        at_once = min(jobs, max((count for count, _ in rooms), default=0))
+        ranked = self._ranks.get((pool.name, need, at_once))
+        if ranked is None:
+            best_first = sorted(rooms, key=_price_per_job(at_once))
+            ranked = self._ranks[pool.name, need, at_once] = [offer for _, offer in best_first]
+        return ranked
 
     def _not_resting(
         self, pool: PoolPolicy, accepted: Sequence[Offer]
@@ -214,7 +236,9 @@ def _buy_for(shop: Shop, snapshot: Snapshot, demand: Demand, unmet: Unmet) -> li
                 break
             room = bought.offer.capacity
             jobs = min(left, room.count(group.need))
-            demand.supply.add(pool.name, Rank.NEW, bought.machine_id, room.less(group.need, jobs))
+            demand.supply.add(
+                pool.name, Rank.BOOTING, bought.machine_id, room.less(group.need, jobs)
+            )
             left -= jobs
     tally.bought_for += unmet.count - left
     tally.left += left
@@ -264,16 +288,13 @@ def _price(offer: Offer) -> tuple[object, ...]:
     return (offer.price_usd_hour, offer.key)
 
 
-def _price_per_job(need: Need, jobs: int) -> Callable[[Offer], tuple[object, ...]]:
-    """The rank of an offer: spot before on-demand (a pool that may buy both is spot-first), then
-    the price for each job it would run at once, then the smaller bill."""
+def _price_per_job(jobs: int) -> Callable[[tuple[int, Offer]], tuple[object, ...]]:
+    """The rank of an offer that holds so many jobs: spot before on-demand (a pool that may buy both
+    is spot-first), then the price for each job it would run at once, then the smaller bill."""
 
-    def rank(offer: Offer) -> tuple[object, ...]:
-        at_once = min(jobs, offer.capacity.count(need)) or 1
-        return (
-            offer.market is Market.ON_DEMAND,
-            offer.price_usd_hour / at_once,
-            *_price(offer),
-        )
+    def rank(room: tuple[int, Offer]) -> tuple[object, ...]:
+        count, offer = room
+        each_usd_hour = offer.price_usd_hour / min(jobs, count)
+        return (offer.market is Market.ON_DEMAND, each_usd_hour, *_price(offer))
 
     return rank

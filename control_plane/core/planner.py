@@ -48,7 +48,6 @@ def _ordered(snapshot: Snapshot) -> Snapshot:
         machines=tuple(sorted(snapshot.machines, key=lambda each: each.id)),
         leases=tuple(sorted(snapshot.leases, key=lambda each: (each.job_id, each.epoch))),
         observations=tuple(sorted(snapshot.observations, key=lambda each: each.provider)),
-        offers=tuple(sorted(snapshot.offers, key=lambda each: each.key)),
     )
 
 

@@ -112,16 +112,21 @@ class _Case:
         if unwanted is None and self._overdue():
             reason = reasons.boot_failed(self.machine, self.snapshot.now)
             self._mark(MachineState.BOOT_FAILED, reason)
-            self._terminate(reason, hard=False)
+            self._end_early(reason)
         else:
             self._keep_or_end(unwanted)
 
     def _keep_or_end(self, unwanted: Reason | None) -> None:
-        # Not hard: its agent may register and get a job at this very moment.
         if unwanted:
-            self._terminate(unwanted, hard=False)
+            self._end_early(unwanted)
         else:
             self.found.serving.append(self.machine)
+
+    def _end_early(self, reason: Reason) -> None:
+        """End a machine that never served. Not hard: its agent may register and get a job at this
+        very moment."""
+        _give_back(self.found, self.leases, "lost", reason)
+        self._terminate(reason, hard=False)
 
     def _unwanted(self) -> Reason | None:
         """Why a machine that does not serve yet never should."""

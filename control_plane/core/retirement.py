@@ -56,10 +56,10 @@ def retire(snapshot: Snapshot, recovery: Recovery, demand: Demand) -> Retirement
     """Look at every machine that serves, and at those that drain since an earlier plan."""
     result = Retirement()
     leased = _leased(snapshot)
-    held = _held(snapshot, recovery, leased, result)
+    needed = leased | demand.used | _held(snapshot, recovery, leased, result)
     for machine in recovery.serving:
-        needed = machine.protected or machine.id in leased | demand.used | held
-        if machine.state is MachineState.READY and not needed:
+        free = machine.id not in needed and not machine.protected
+        if free and machine.state is MachineState.READY:
             _end_if_idle(snapshot, machine, result)
     _end_drained(snapshot, recovery, leased, result)
     return result

@@ -21,7 +21,7 @@ class Rank(IntEnum):
 
     READY = 0
     BOOTING = 1
-    NEW = 2
+    """Booting, launched, or about to be."""
 
 
 @dataclass(slots=True)

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import os
 import signal
-from contextlib import suppress
 
 import pytest
 
 from orchctl import Client
-from orchctl.errors import Unavailable
 from tests.crash.world import World
 
 LAUNCHING = (
@@ -45,8 +43,7 @@ def test_killed_on_the_way_to_a_machine(world: World, boundary: str, nth: int) -
     jobs = _submit_four(client)
     world.kill()
     world.start(boundary, str(nth))
-    with suppress(Unavailable):  # it may be dead already, and is then told again
-        client.autoscalers.resume("crash")
+    world.tell(lambda: client.autoscalers.resume("crash"))
     world.wait_killed()
     world.start()
     client = world.client
@@ -61,8 +58,7 @@ def test_killed_under_a_request(world: World) -> None:
     client = world.prepare()
     world.kill()
     world.start("launch-answered", "1")
-    with suppress(Unavailable):
-        _submit_four(world.client)
+    world.tell(lambda: _submit_four(client))
     world.wait_killed()
     world.start()
     client = world.client

@@ -107,6 +107,15 @@ class World:
         client.autoscalers.apply("crash", DOCUMENT, expected_version=0)
         return client
 
+    def tell(self, request: Callable[[], object]) -> None:
+        """Send a request until it is answered or the control plane has died over it."""
+        while self.process is not None and self.process.poll() is None:
+            try:
+                request()
+            except Unavailable:
+                continue
+            return
+
     def until(self, condition: Callable[[], bool], timeout_s: float = 40.0) -> None:
         """Wait for a condition, looking at the process table all the while: more machines than the
         cap at any moment fail the test."""

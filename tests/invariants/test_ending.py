@@ -7,6 +7,7 @@ from datetime import timedelta
 
 import pytest
 
+from agent_bootstrap import wire
 from control_plane.agents import Gone
 from control_plane.core.model import JobState, MachineState
 from control_plane.errors import Denied
@@ -114,9 +115,12 @@ def test_16_a_machine_is_closed_before_it_is_ended_so_no_job_slips_in() -> None:
 
 
 def test_16_a_cordoned_machine_gets_no_job() -> None:
-    """From the cordon on a claim comes back empty, and says to take nothing more."""
+    """From the cordon on a claim comes back empty, also one that was under way by then: the store
+    looks at the machine in the same step in which it gives out the job."""
     world, (guest,), (job,) = ready_world()
+    before = guest.machine
     world.fleet.drain(guest.vm.machine_id)
+    assert world.agents.claim(before, wire.Claim([], 1)).jobs == []
     assert guest.claim() == []
     assert world.job(job).state is JobState.QUEUED
 

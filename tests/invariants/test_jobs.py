@@ -175,16 +175,18 @@ def test_23_a_notice_closes_the_machine_and_brings_the_next_one_at_once() -> Non
     """The machine takes no new job from the notice on, another one is bought without waiting for
     its end, and the job comes back when its agent says so. (That the job gets its SIGTERM and the
     time left is proved with real processes.)"""
-    world, (guest,), (job,) = ready_world()
-    (work,) = guest.claim()
-    world.agents.notice(guest.machine, wire.Notice("spot", 110))
-    world.submit()
-    assert guest.claim() == []
+    world, (busy, free), (job, waiting) = ready_world(2)
+    (work,) = busy.claim()
+    for guest in (busy, free):
+        world.agents.notice(guest.machine, wire.Notice("spot", 110))
+    assert free.claim() == []
     world.tick()
-    assert len(world.alive()) == 2
-    guest.finish(work, "interrupted", 143)
-    assert world.job(job).state is J.QUEUED
-    assert world.job(job).machine_losses == 1
+    assert world.job(waiting).state is J.QUEUED
+    assert len(world.cloud.vms) == 3
+    busy.finish(work, "interrupted", 143)
+    assert (world.job(job).state, world.job(job).machine_losses) == (J.QUEUED, 1)
+    world.tick()
+    assert len(world.cloud.vms) == 4
 
 
 def test_23_after_three_interruptions_the_next_attempt_is_on_demand() -> None:

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from control_plane.core.model import JobState, Machine, MachineState, Need
+from control_plane.core.check import check
+from control_plane.core.model import JobState, Machine, MachineState
 from control_plane.core.planner import plan
 from control_plane.core.policy import CloudPolicy
 from control_plane.errors import Conflict
@@ -16,7 +17,7 @@ from control_plane.ports import BootSettings, LaunchRequest
 from control_plane.stores.memory import MemoryStore
 from providers.simulated.machines import Vm
 from providers.simulated.spec import CloudSpec
-from tests.build import ago, group, machine, offer, policy, pool, queue, snapshot
+from tests.build import ago, group, lease, machine, offer, policy, pool, queue, snapshot
 from tests.invariants.world import World, l4, ready_world, small_world
 
 S = MachineState
@@ -178,7 +179,7 @@ def test_12_an_unknown_machine_is_ended_in_two_phases() -> None:
     assert unknown.stopping_at is None
     assert "it is ended in 2m" in world.events("books-wrong")[0].text
     world.clock.advance(119)
-    world.controller("two").tick()
+    world.controller().tick()
     assert unknown.stopping_at is None
     world.clock.advance(2)
     world.tick()
@@ -232,7 +233,7 @@ def test_13_books_that_do_not_add_up_stop_buying_and_say_so() -> None:
     """While something of ours is alive that no record explains, nothing is bought: an alarm and the
     refusal say why, and buying goes on when it is cleared up.
 
-    ClearML bought on, beside 16 machines that its books did not know."""
+    ClearML bought on beside machines that its books did not know, 16 on a cap of 1."""
     world = small_world()
     unknown = stray(world)
     world.clock.advance(121)
@@ -287,8 +288,11 @@ def test_14_no_row_however_odd_keeps_the_others_from_being_served(state: Machine
     declared = policy(pool(high=20))
     for odd in ODD:
         bad = machine("m-odd", state, **odd)
-        made = plan(snapshot(group(1, Need(gpus=1)), policy=declared, machines=(bad,)))
-        assert made.launches or _serves(bad), odd
+        for leases in ((), (lease("m-odd"),)):
+            before = snapshot(group(1), policy=declared, machines=(bad,), leases=leases)
+            made = plan(before)
+            assert made.launches or _serves(bad), odd
+            assert check(made, before) == (), odd
 
 
 def _serves(bad: Machine) -> bool:

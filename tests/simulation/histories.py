@@ -31,7 +31,7 @@ _MANY = "l4s"
 class History:
     """One deployment and one path through its trouble."""
 
-    def __init__(self, seed: int, *, steps: int = 40, store: Store | None = None) -> None:
+    def __init__(self, seed: int, *, steps: int = 30, store: Store | None = None) -> None:
         self.chance = random.Random(f"history/{seed}")
         self._steps = steps
         habits = Habits(

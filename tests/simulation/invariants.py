@@ -13,7 +13,7 @@ from decimal import Decimal
 from itertools import pairwise
 
 from control_plane.core.lifecycle import IN_FLIGHT, JOB_ENDED
-from control_plane.core.model import Attempt, Job, JobState, MachineState, PriceInterval
+from control_plane.core.model import Attempt, Job, JobState, Machine, PriceInterval
 from control_plane.core.policy import Autoscaler
 from control_plane.reconcile import Tick
 from providers.simulated.clock import EPOCH
@@ -129,11 +129,11 @@ class Watch:
             # What was refused may become possible when the others have found their offer, and what
             # was given back is waiting now.
             return
-        states = {machine.id: machine.state for machine in self.world.machines()}
+        machines = {machine.id: machine for machine in self.world.machines()}
         launches = {each.machine_id for each in tick.plan.launches}
         launches |= {each.machine_id for each in tick.plan.resumes}
-        if any(states.get(each, MachineState.LAUNCH_FAILED) not in IN_FLIGHT for each in launches):
-            return  # a launch came to nothing: trying elsewhere is right
+        if not all(each in machines and _as_wanted(machines[each]) for each in launches):
+            return  # a launch came to nothing, or to a smaller machine: buying elsewhere is right
         again = self.world.preview(tick.autoscaler)
         for launch in again.launches:
             yield f"bought again at once: {launch.reason.sentence}"
@@ -157,6 +157,8 @@ class Watch:
         name = f"{vm.provider_id} of {vm.machine_id}"
         mine = [each for each in intervals if each.started_at == vm.created_at]
         gone_at = vm.gone_at()
+        if gone_at is not None and not mine and self._never_shown(cloud, vm, gone_at):
+            return
         if not mine or gone_at is None:
             yield f"{name}, alive {vm.created_at:%d %H:%M:%S} to {gone_at}, is not in the books"
             return
@@ -164,13 +166,28 @@ class Watch:
         if mine[0].ended_at is None:
             yield f"{name} is still booked"
             return
-        late = mine[0].ended_at - gone_at
-        for since, until in self.hidden[cloud, vm.offer.region]:
-            overlap = min(until, mine[0].ended_at) - max(since, gone_at)
-            late -= max(overlap, timedelta(0))
-        late_s = late.total_seconds()
+        late_s = self._shown_s(cloud, vm, gone_at, mine[0].ended_at)
         if not 0 <= late_s <= NOTICED_LATE_S:
             yield f"{name} was gone at {gone_at}, the books end {late_s:.0f} s later"
+
+    def _never_shown(self, cloud: str, vm: Vm, gone_at: datetime) -> bool:
+        """Whether its region was silent all the time in which a listing would have shown it: then
+        nobody can know that a launch whose answer was lost came to something."""
+        forgotten = gone_at + timedelta(seconds=self.world.clouds[cloud].spec.remembered_s)
+        return self._shown_s(cloud, vm, vm.listed_at, forgotten) <= NOTICED_LATE_S
+
+    def _shown_s(self, cloud: str, vm: Vm, since: datetime, until: datetime) -> float:
+        """A span of time in seconds, without the parts in which the VM's region did not answer."""
+        shown = until - since
+        for start, end in self.hidden[cloud, vm.offer.region]:
+            shown -= max(min(end, until) - max(start, since), timedelta(0))
+        return shown.total_seconds()
+
+
+def _as_wanted(machine: Machine) -> bool:
+    """Whether a machine is on its way, and as large as the offer it was planned with."""
+    wanted = machine.offers[0].capacity
+    return machine.state in IN_FLIGHT and machine.offer.capacity.gpus >= wanted.gpus
 
 
 def _attempts(job: Job, attempts: Sequence[Attempt]) -> Iterator[str]:

@@ -196,6 +196,7 @@ def test_what_fails_again_and_again_is_noted_once() -> None:
     assert [event.text for event in noted] == [
         f"ServiceUnavailable: {machine.offer.region} does not answer"
     ]
+    assert len(world.store.plan_list("research", limit=200)) < 10
 
 
 # ------------------------------------------------------------------------------ machines and clocks

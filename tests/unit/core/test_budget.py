@@ -49,6 +49,14 @@ def test_a_machine_counts_at_its_worst_from_intent_to_proof(
     assert fits == list(range(1, 5 - gpus))  # of the pool's 4 cards
 
 
+def test_all_machines_count_together() -> None:
+    """Two with one card: 2 x 0.30 USD/hour, and two of the pool's four cards are left."""
+    found = caps(machine("m-1"), machine("m-2"))
+    assert found.rate_usd_hour == Decimal("0.60")
+    assert found.refuse_offer(POOL, offer(gpus=2)) is None
+    assert found.refuse_offer(POOL, offer(gpus=3)) is not None
+
+
 def test_an_open_launch_may_become_what_it_has_not_tried_yet() -> None:
     """The second of three: the first was refused."""
     three: tuple[Offer, ...] = (offer("0.1"), offer("0.2"), offer("0.3"))
@@ -133,6 +141,27 @@ def test_a_fallback_counts_only_by_what_it_adds(
     found.take(POOL, first)
     assert found.widen(POOL, [first], more) is allowed
     assert found.rate_usd_hour == Decimal(usd_hour)
+
+
+def test_a_fallback_with_as_many_cards_fits_a_pool_that_is_full() -> None:
+    """Two of two cards are taken: another offer of one card takes no more."""
+    tight = pool(gpus_max=2)
+    found = Caps(snapshot(policy=policy(tight), machines=(machine(),)))
+    found.take(tight, offer("0.40"))
+    assert found.widen(tight, [offer("0.40")], offer("0.50"))
+    assert not found.widen(tight, [offer("0.40")], offer("0.50", gpus=2))
+
+
+@pytest.mark.parametrize("period", ["day", "month"])
+def test_the_look_ahead_is_a_time(period: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With two hours instead of one: 5 + 2 x 0.50 = 6."""
+    monkeypatch.setattr("control_plane.core.budget.LOOKAHEAD_HOURS", Decimal(2))
+    found = caps(spend=Spend(**{f"{period}_usd": Decimal(5)}), **{f"{period}_usd": "6"})
+    assert found.refuse_offer(POOL, offer("0.51")) is not None
+    assert found.refuse_offer(POOL, offer("0.50")) is None
+    found.take(POOL, offer("0.40"))
+    assert not found.widen(POOL, [offer("0.40")], offer("0.51"))
+    assert found.widen(POOL, [offer("0.40")], offer("0.50"))
 
 
 def test_fallbacks_add_up() -> None:

@@ -54,6 +54,14 @@ def terminate(machine_id: str = "m-1", *, hard: bool = False) -> Terminate:
         ),
         ({"launches": (replace(launch(), offers=()),)}, ["no-offer"]),
         ({"launches": (launch(pool="gone"),)}, ["no-pool"]),
+        (  # 1 + 3 = 4 cards, and none for the one that is nothing; 1 + 2 = 3 machines
+            {"launches": (replace(launch(), offers=()), launch("n", offer(gpus=3)))},
+            ["no-offer", "cap-machines"],
+        ),
+        (
+            {"launches": tuple(launch(each, offer("0.1"), pool="other") for each in "ab")},
+            ["cap-machines"],
+        ),
         ({"launches": (launch("n", offer(), offer(provider="gcp")),)}, ["wrong-offer"]),
         ({"launches": (launch("n", offer(gpus=3)),)}, []),  # 1 + 3 = 4 cards
         ({"launches": (launch("n", offer(gpus=4)),)}, ["cap-gpus"]),

@@ -160,6 +160,31 @@ def test_the_urgent_queue_takes_the_machine_and_the_other_one_buys() -> None:
     assert unmet(before) == [("calm", 1)]
 
 
+def test_the_oldest_job_of_a_queue_counts_wherever_it_is_listed() -> None:
+    """The first of two groups has waited for an hour, the second has just come."""
+    before = snapshot(
+        group(1, queue="urgent", waited_s=0),
+        group(1, queue="calm", waited_s=3600),
+        group(1, Need(gpus=2), queue="calm", waited_s=0),
+        policy=policy(pool(), queue("urgent", priority=1), queue("calm")),
+    )
+    assert unmet(before)[0][0] == "calm"
+
+
+def test_a_queue_is_told_as_one_whatever_kinds_of_jobs_wait_in_it() -> None:
+    """Two kinds of jobs: 2 + 3 waiting, 2 + 2 ripe; two go to each kind of machine."""
+    before = snapshot(
+        group(2, Need(gpus=2)),
+        group(3, ripe=2),
+        machines=(
+            machine("m-1", MachineState.READY, offer(gpus=3)),
+            machine("m-2", MachineState.BOOTING, offer(gpus=3), age_s=9),
+        ),
+    )
+    tally = demand(before, recover(before)).tallies["default"]
+    assert tally == Tally(waiting=5, ripe=4, on_ready=2, on_booting=2)
+
+
 def test_a_queue_may_use_several_pools() -> None:
     """Machines of all its pools are supply: 3 jobs - 1 - 1 = 1."""
     before = snapshot(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
@@ -45,7 +46,9 @@ def bought(before: Snapshot) -> list[tuple[str, ...]]:
 
 
 def refused(before: Snapshot) -> list[tuple[str, int, str]]:
-    return [(each.subject, each.wanted, each.reason.code) for each in placed(before).refusals]
+    refusals = placed(before).refusals
+    assert not any("None" in each.reason.sentence for each in refusals)
+    return [(each.subject, each.wanted, each.reason.code) for each in refusals]
 
 
 # ------------------------------------------------------------------------------- ranking
@@ -144,6 +147,27 @@ def test_a_later_queue_uses_the_room_that_an_earlier_one_leaves() -> None:
             group(3, queue="a"), group(jobs, queue="b"), policy=rules, offers=(offer(gpus=4),)
         )
         assert len(bought(before)) == machines
+
+
+def test_a_later_queue_uses_what_is_left_on_every_machine_that_was_bought() -> None:
+    """Two machines of four cards for two jobs of three leave 1 + 1 for two jobs of one."""
+    before = snapshot(group(2, Need(gpus=3)), group(2), offers=(offer(gpus=4),))
+    assert len(bought(before)) == 2
+
+
+def test_the_tally_of_a_queue_adds_up_its_kinds_of_jobs() -> None:
+    """2 + 3 machines are wanted, 3 may be bought: 2 + 1, and 2 jobs are left; then 1 + 1 more
+    jobs of a third kind are left as well."""
+    before = snapshot(
+        group(2, Need(gpus=1, cpus=3)),
+        group(3, Need(gpus=1, cpus=2)),
+        group(1, Need(gpus=9)),
+        policy=policy(pool(high=3)),
+    )
+    repaired = recover(before)
+    wanted = demand(before, repaired)
+    place(before, repaired, wanted, Caps(before))
+    assert wanted.tallies["default"] == Tally(waiting=6, ripe=6, bought_for=3, left=3)
 
 
 def test_room_bought_in_one_pool_serves_another_queue_of_that_pool_only() -> None:
@@ -301,6 +325,24 @@ def test_the_places_that_answer_are_used() -> None:
     offers = (offer(kind="east"), offer("0.40", region="us-west-2", zone="", kind="west"))
     before = snapshot(group(1), offers=offers, observations=(observation(unknown=("us-east-1",)),))
     assert bought(before) == [("west",)]
+
+
+def test_why_a_place_did_not_answer_is_told() -> None:
+    """Once, in a fixed order, and of the clouds of this pool only."""
+    clouds = tuple(CloudPolicy(provider=each) for each in ("aws", "gcp", "azure"))
+    before = snapshot(
+        group(1),
+        policy=policy(pool(clouds=clouds)),
+        offers=tuple(offer(provider=each.provider) for each in clouds),
+        observations=(
+            replace(observation(unknown=("*",)), problem="no credentials"),
+            replace(observation(unknown=("*",), provider="gcp"), problem="time is up"),
+            replace(observation(unknown=("*",), provider="azure"), problem="no credentials"),
+            replace(observation(unknown=("*",), provider="ssh"), problem="no route"),
+        ),
+    )
+    (refusal,) = placed(before).refusals
+    assert "has answered (no credentials; time is up); what" in refusal.reason.sentence
 
 
 def test_the_rest_that_ends_first_is_told_and_each_counts_to_its_longest() -> None:

@@ -304,6 +304,43 @@ def test_the_reports_come_in_the_order_of_the_queues_names() -> None:
     assert [each.subject for each in taken.reports] == ["a", "b"]
 
 
+def test_how_things_are_listed_decides_nothing() -> None:
+    """A store and a cloud may list in any order; the plan is the same, to the last action."""
+    world = snapshot(
+        group(3),
+        machines=(
+            machine("m-b", last_beat_at=ago(99)),
+            machine("m-a", last_beat_at=ago(99)),
+            machine("m-c", idle_s=900, offers=(offer(provider="gcp"),)),
+        ),
+        leases=(lease("m-b", "j-2"), lease("m-b", "j-1"), lease("m-x", "j-4"), lease("m-x", "j-3")),
+        observations=(
+            observation(sighting("m-x", provider_id="i-1"), provider="gcp"),
+            observation(sighting("m-x", provider_id="i-2"), provider="aws"),
+        ),
+        offers=(offer(zone="us-east-1b"), offer(zone="us-east-1a"), DEAR),
+    )
+    turned = replace(
+        world,
+        machines=world.machines[::-1],
+        leases=world.leases[::-1],
+        observations=world.observations[::-1],
+        offers=world.offers[::-1],
+    )
+    assert plan(turned) == plan(world)
+    assert [each.job_id for each in plan(world).requeues] == ["j-1", "j-2", "j-3", "j-4"]
+    assert [each.machine_id for each in plan(world).terminations] == ["m-a", "m-b"]
+    assert [each.provider_id for each in plan(world).reaps] == ["i-2", "i-1"]
+
+
+def test_a_report_comes_with_its_figures() -> None:
+    """The same as in its sentence, for programs."""
+    taken = plan(snapshot(group(4, ripe=3), machines=(machine(),), policy=policy(pool(high=2))))
+    assert dict(taken.reports[0].reason.numbers) == {
+        "waiting": "4", "ripe": "3", "ready": "1", "booting": "0", "bought_for": "1", "left": "1"
+    }  # fmt: skip
+
+
 def test_a_launch_costs_at_most_its_dearest_offer() -> None:
     """What the caps were asked about."""
     (launch,) = plan(snapshot(group(1), offers=(CHEAP, DEAR))).launches

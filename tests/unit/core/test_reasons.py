@@ -130,6 +130,12 @@ TEXTS: list[tuple[Reason, str, str]] = [
         "no place where pool l4 may buy has answered; what is there is unknown",
     ),
     (
+        reasons.places_unknown(L4, ["aws is not set up here", "gcp: timeout"]),
+        "places-unknown",
+        "no place where pool l4 may buy has answered (aws is not set up here; gcp: timeout); what "
+        "is there is unknown",
+    ),
+    (
         reasons.all_resting(L4, 1, cooldown(KEY, left_s=90), NOW),
         "no-capacity",
         "the one offer of pool l4 rests after refusals; it is tried again in 1m, at 12:01 UTC "

@@ -29,6 +29,7 @@ from tests.build import (
 S = MachineState
 GONE = sighting("m-1", "gone")
 BLIND = observation(unknown=("*",))
+HARD = {True: " hard", False: ""}
 
 
 def seeing(one: Machine, *sightings: Sighting, leases: tuple[Lease, ...] = (), **rest: Any) -> Any:
@@ -42,14 +43,15 @@ def seeing(one: Machine, *sightings: Sighting, leases: tuple[Lease, ...] = (), *
 def told(before: Snapshot) -> dict[str, Any]:
     """A recovery as plain text, without what is empty."""
     found: Recovery = recover(before)
+    said = (*found.marks, *found.requeues, *found.terminations, *found.reaps, *found.adoptions)
+    assert not any("None" in each.reason.sentence for each in said)
     plain = {
         "adopted": [f"{each.machine_id}={each.provider_id}" for each in found.adoptions],
         "resumed": [each.machine_id for each in found.resumes],
         "marked": [f"{each.machine_id} {each.state} {each.reason.code}" for each in found.marks],
         "given back": [f"{each.job_id} {each.outcome}" for each in found.requeues],
         "ended": [
-            f"{each.machine_id} {each.reason.code}{' hard' if each.hard else ''}"
-            for each in found.terminations
+            f"{each.machine_id} {each.reason.code}{HARD[each.hard]}" for each in found.terminations
         ],
         "reaped": [each.provider_id for each in found.reaps],
         "serving": [each.id for each in found.serving],
@@ -498,6 +500,17 @@ def test_strays_are_ended_in_a_fixed_order() -> None:
         )
     )  # fmt: skip
     assert [each.provider_id for each in recover(before).reaps] == ["i-1", "i-2", "i-m-b"]
+
+
+def test_one_stray_does_not_hide_another() -> None:
+    """A young one, one in the books, and an old one: the old one is ended."""
+    seen = (
+        sighting("m-a", created_at=ago(5)),
+        sighting("m-b"),
+        sighting("m-c"),
+    )
+    before = snapshot(machines=(machine("m-b"),), observations=(observation(*seen),))
+    assert told(before)["reaped"] == ["i-m-c"]
 
 
 def test_the_grace_times_are_those_of_the_snapshot() -> None:

@@ -49,6 +49,7 @@ def marked(before: Snapshot) -> list[Mark]:
 def drained(before: Snapshot) -> list[tuple[str, str]]:
     marks = marked(before)
     assert all(mark.state is S.DRAINING for mark in marks)
+    assert not any("None" in mark.reason.sentence for mark in marks)
     return [(mark.machine_id, mark.reason.code) for mark in marks]
 
 
@@ -247,6 +248,15 @@ def test_a_machine_that_does_not_finish_in_time_is_ended_hard(age_s: float, hard
     assert ended(before) == ([("m-1", "max-lifetime", True)] if hard else [])
 
 
+def test_the_hard_limit_is_that_of_the_pool() -> None:
+    """An hour of life here, and the grace of 300 s."""
+    rules = policy(pool(max_lifetime_s=3600))
+    for age_s, count in ((3899, 0), (3900, 1)):
+        stuck = machine("m-1", S.DRAINING, age_s=age_s)
+        before = snapshot(machines=(stuck,), leases=(lease(),), policy=rules)
+        assert len(ended(before)) == count
+
+
 def test_the_hard_limit_is_counted_from_the_launch() -> None:
     """As the life itself is."""
     late = machine("m-1", S.DRAINING, age_s=90_000, launched_at=ago(86_699))
@@ -331,6 +341,7 @@ def test_a_hold_is_taken_back_when_nothing_asks_for_it(
     before = snapshot(**{"machines": (held,), "policy": policy(pool(low=1))} | changes)
     assert holds(before) == ([("m-1", None)] if released else [])
     if released:
+        assert [each.reason.code for each in retired(before).holds] == ["minimum"]
         assert ended(before) == [("m-1", "idle", False)]
 
 

@@ -29,7 +29,10 @@ def utc(text: str) -> datetime:
 )
 def test_the_last_fire_is_the_one_at_or_before_now(now: str, fired: str) -> None:
     """The moment itself counts, to the microsecond."""
-    assert last_fire("0 8 * * *", "UTC", utc(now)) == utc(fired)
+    found = last_fire("0 8 * * *", "UTC", utc(now))
+    assert found == utc(fired)
+    assert found is not None
+    assert found.tzinfo is UTC
 
 
 @pytest.mark.parametrize(

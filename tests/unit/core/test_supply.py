@@ -10,7 +10,7 @@ from control_plane.core.model import Market, Need
 from control_plane.core.supply import Rank, Supply
 from tests.build import capacity
 
-READY, BOOTING, NEW = Rank.READY, Rank.BOOTING, Rank.NEW
+READY, BOOTING = Rank.READY, Rank.BOOTING
 ONE = Need(gpus=1)
 
 
@@ -42,8 +42,8 @@ def filled(*machines: tuple[Any, ...]) -> Supply:
         ([("a", 4), ("b", 1, BOOTING)], ONE, 1, {READY: {"a": 1}}),
         ([("a", 1), ("b", 1, BOOTING)], ONE, 2, {READY: {"a": 1}, BOOTING: {"b": 1}}),
         # What is coming in the order in which it was added, not the fullest first.
-        ([("b", 4, BOOTING), ("a", 1, NEW)], ONE, 2, {BOOTING: {"b": 2}}),
-        ([("b", 4, BOOTING), ("a", 1, NEW)], ONE, 5, {BOOTING: {"b": 4}, NEW: {"a": 1}}),
+        ([("b", 4, BOOTING), ("a", 1, BOOTING)], ONE, 2, {BOOTING: {"b": 2}}),
+        ([("b", 4, BOOTING), ("a", 1, BOOTING)], ONE, 5, {BOOTING: {"b": 4, "a": 1}}),
         ([("b", 1, BOOTING), ("a", 4, BOOTING)], Need(gpus=2), 1, {BOOTING: {"a": 1}}),
         # Another pool's machines are not for this queue.
         ([("a", 1, READY, "other"), ("b", 1, BOOTING, "other")], ONE, 1, {}),
@@ -65,6 +65,13 @@ def test_what_was_taken_is_gone() -> None:
     assert supply.take(("l4",), Need(gpus=3), 2) == {BOOTING: {"b": 1}}  # b has 1 left
     assert supply.take(("l4",), ONE, 9) == {READY: {"a": 1}, BOOTING: {"b": 1}}
     assert supply.take(("l4",), ONE, 1) == {}
+
+
+def test_what_several_jobs_have_taken_of_a_coming_machine_is_gone() -> None:
+    """4 - 3 = 1."""
+    supply = filled(("a", 4, BOOTING))
+    assert supply.take(("l4",), ONE, 3) == {BOOTING: {"a": 3}}
+    assert supply.take(("l4",), ONE, 3) == {BOOTING: {"a": 1}}
 
 
 def test_part_of_a_group_of_equal_machines_stays_as_it_was() -> None:
