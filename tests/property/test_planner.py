@@ -8,6 +8,7 @@ from collections import Counter
 from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
+from typing import TypeVar
 
 from hypothesis import assume, given
 from hypothesis import strategies as st
@@ -24,6 +25,7 @@ from tests.build import group, machine, offer, on_demand, policy, pool, queue, s
 from tests.property.carry_out import carried_out
 from tests.property.worlds import snapshots
 
+T = TypeVar("T")
 OPEN_LAUNCH = (MachineState.PLANNED, MachineState.LAUNCHING)
 
 
@@ -152,7 +154,7 @@ def test_the_same_snapshot_gives_the_same_plan_also_from_its_file(before: Snapsh
 def test_the_order_in_which_things_are_listed_decides_nothing(before: Snapshot, seed: int) -> None:
     dice = random.Random(seed)
 
-    def shuffled(items: tuple[object, ...]) -> tuple[object, ...]:
+    def shuffled(items: tuple[T, ...]) -> tuple[T, ...]:
         return tuple(dice.sample(items, len(items)))
 
     mixed = replace(

@@ -215,6 +215,21 @@ def test_a_machine_that_does_not_register_in_time_is_ended(age_s: float, fails: 
     assert seeing(one, sighting()) == (failed if fails else {"serving": ["m-1"]})
 
 
+@pytest.mark.parametrize(
+    ("age_s", "changes", "found"),
+    [
+        (601, {}, {"marked": ["m-1 boot_failed boot-failed"], "ended": ["m-1 boot-failed"]}),
+        (30, {"deleting": True}, {"ended": ["m-1 deleting"]}),
+    ],
+)
+def test_what_a_machine_holds_that_never_served_is_given_back(
+    age_s: float, changes: dict[str, Any], found: dict[str, Any]
+) -> None:
+    """Its agent had registered for a moment that the books do not show."""
+    one = machine("m-1", S.BOOTING, age_s=age_s)
+    assert seeing(one, leases=(lease(),), **changes) == found | {"given back": ["j-1 lost"]}
+
+
 def test_boot_time_is_counted_from_the_launch() -> None:
     """It waited for its launch, which is no fault of the machine."""
     late = machine("m-1", S.BOOTING, age_s=900, launched_at=ago(600))
