@@ -7,6 +7,7 @@ does not exist" counts as gone.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
@@ -198,5 +199,6 @@ def _providers(policy: Autoscaler, machines: Sequence[Machine]) -> list[str]:
 
 
 def _ids_needed(policy: Autoscaler, machines: Sequence[Machine]) -> int:
-    """As many as the document still allows machines."""
-    return max(0, sum(pool.machines_max for pool in policy.pools.values()) - len(machines))
+    """As many as the pools still allow machines."""
+    there = Counter(machine.pool for machine in machines)
+    return sum(max(0, pool.machines_max - there[pool.name]) for pool in policy.pools.values())

@@ -32,8 +32,6 @@ class Timing:
     unknown_grace_s: int = 120
     """A machine with our label and no record is left alone for this long: its record may be on
     its way (a listing and the store are never read at the same instant)."""
-    drain_notice_s: int = 120
-    """How long before a known interruption a machine takes no new job."""
     breaker_failures: int = 3
     """Boot failures of one pool and offer that open the breaker."""
     breaker_window_s: int = 3600

@@ -68,9 +68,10 @@ class Site:
             self.faults.append(f"{request.url}: {request.failure}")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """One Chromium for all tests."""
+    """One Chromium for the tests of a module. Not for the session: while it lives, Playwright keeps
+    an event loop running in this thread, and tests of other rooms could not run theirs."""
     with sync_playwright() as playwright:
         found = playwright.chromium.launch(executable_path=requires.chromium(), args=CHROMIUM_ARGS)
         yield found
