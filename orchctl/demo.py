@@ -38,7 +38,11 @@ from orchctl.client import Client
 if TYPE_CHECKING:
     from orchctl.views import JobView
 
-EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
+_HERE = Path(__file__).resolve().parent
+EXAMPLES = next(
+    (path for path in (_HERE / "examples", _HERE.parent / "examples") if path.is_dir()), _HERE
+)
+"""In an installed package beside this file, in a clone beside the package."""
 LIMIT_S = 270.0
 """The demo gives up after this long; it takes a minute where the packages are cached."""
 
