@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import time
 from collections.abc import Iterator
@@ -10,7 +11,10 @@ import pytest
 
 from agent_bootstrap.processes import Tree, kill_marked
 
-MARKS = {"ORCHCTL_JOB_ID": "j-unit", "ORCHCTL_MACHINE": "m-unit-processes"}
+MACHINE = f"m-unit-{os.getpid()}-processes"
+"""Of this test process alone: marks are looked for in all processes of the computer, and the same
+test may run beside this one."""
+MARKS = {"ORCHCTL_JOB_ID": "j-unit", "ORCHCTL_MACHINE": MACHINE}
 
 
 @pytest.fixture
@@ -67,12 +71,12 @@ def test_a_tree_without_its_leader_is_still_found(started: list[subprocess.Popen
 
 
 def test_similar_marks_are_somebody_elses(started: list[subprocess.Popen[bytes]]) -> None:
-    other = start(started, "exec sleep 60", **{**MARKS, "ORCHCTL_MACHINE": "m-unit-processes2"})
+    other = start(started, "exec sleep 60", **{**MARKS, "ORCHCTL_MACHINE": f"{MACHINE}2"})
     members(other, 1)
     kill_marked(MARKS)
-    kill_marked({"ORCHCTL_MACHINE": "m-unit-process", "ORCHCTL_JOB_ID": ""})
+    kill_marked({"ORCHCTL_MACHINE": MACHINE[:-1], "ORCHCTL_JOB_ID": ""})
     assert len(other.members()) == 1
-    kill_marked({"ORCHCTL_MACHINE": "m-unit-processes2", "ORCHCTL_JOB_ID": ""})
+    kill_marked({"ORCHCTL_MACHINE": f"{MACHINE}2", "ORCHCTL_JOB_ID": ""})
     assert other.members() == []
 
 
