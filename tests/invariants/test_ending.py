@@ -12,7 +12,8 @@ from control_plane.agents import Gone
 from control_plane.core.model import JobState, MachineState
 from control_plane.errors import Denied
 from tests.build import policy, queue
-from tests.invariants.world import ONE_ZONE, Crash, l4, ready_world, small_world
+from tests.invariants.world import ONE_ZONE, l4, ready_world, small_world
+from tests.simulation.world import Crash
 
 S = MachineState
 

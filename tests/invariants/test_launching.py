@@ -21,7 +21,8 @@ from providers.simulated.clock import EPOCH
 from providers.simulated.errors import refusal
 from providers.simulated.spec import CloudSpec
 from tests.build import policy, pool, queue
-from tests.invariants.world import ONE_ZONE, Crash, World, l4, ready_world, small_world
+from tests.invariants.world import ONE_ZONE, World, l4, ready_world, small_world
+from tests.simulation.world import Crash
 
 S = MachineState
 

@@ -9,8 +9,6 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor as Pool
-from concurrent.futures import Future
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -47,6 +45,7 @@ from providers.simulated.machines import Vm
 from providers.simulated.provider import SimulatedProvider
 from providers.simulated.spec import CloudSpec
 from tests.build import policy, pool
+from tests.simulation.world import InlinePool
 
 T = TypeVar("T")
 
@@ -55,22 +54,6 @@ ONE_ZONE = CloudSpec(regions={"us-east-1": ("us-east-1a",)})
 """A cloud with a single place, so that each type is two offers: spot and on demand."""
 BOOTED_S = 70
 """By then every machine of a calm cloud is up."""
-
-
-class Crash(BaseException):
-    """The process dies here; no `except Exception` survives a power cut."""
-
-
-class Inline(Pool):
-    """Runs what is handed in at once, in the caller's thread."""
-
-    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
-        future: Future[T] = Future()
-        try:
-            future.set_result(fn(*args, **kwargs))
-        except Exception as error:  # noqa: BLE001 - a future carries whatever went wrong
-            future.set_exception(error)
-        return future
 
 
 class Counting:
@@ -215,7 +198,7 @@ class World:
         self, owner: str = "one", checkpoint: Callable[[str], None] = no_checkpoint
     ) -> Reconciler:
         """A control plane's loop over this store and these clouds."""
-        inline = Inline()
+        inline = InlinePool()
         return Reconciler(
             self.service,
             Eyes(
