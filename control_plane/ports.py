@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from enum import StrEnum
 from typing import Generic, Protocol, TypeVar
 
 from control_plane.core.model import (
@@ -32,6 +33,9 @@ from control_plane.core.model import (
     WaitingGroup,
 )
 from control_plane.core.policy import AutoscalerRecord, CloudPolicy
+
+Row = Mapping[str, object]
+"""One stored record as JSON values, on its way from one store to another."""
 
 
 class Clock(Protocol):
@@ -62,6 +66,43 @@ class Fence:
     owner: str
     generation: int
     """Grows with each change of holder; a commit under an older one is refused."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeldFence:
+    """A controller lease as it stands; an owner of `""` means that nobody holds it."""
+
+    fence: Fence
+    until: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shared:
+    """What every look of a controller begins with: all small records, read together."""
+
+    autoscalers: Sequence[AutoscalerRecord]
+    """By name."""
+    queues: Sequence[QueueRecord]
+    """By name."""
+    leases: Mapping[str, HeldFence]
+    cooldowns: Sequence[Cooldown]
+    """By key."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OperationFigures:
+    """What the calls of one store operation have come to in this process."""
+
+    calls: int = 0
+    seconds: float = 0.0
+    conflicts: int = 0
+    """Writes that somebody else was faster than: a claim that lost its race, a stale version."""
+    throttles: int = 0
+    """Answers of a remote store that asked for fewer calls."""
+    retries: int = 0
+    read_units: float = 0.0
+    """Consumed read capacity; 0 where a store has no such thing."""
+    write_units: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,23 +196,49 @@ class QueueStore(Protocol):
         when it is gone already."""
 
     def queue_stats(self) -> Mapping[str, QueueStats]:
-        """Depth, running and oldest waiter of every queue."""
+        """Depth, running and oldest waiter of every queue. What is beyond a store's counting limit
+        is left out and said so (`exact`)."""
+
+    def queue_heads(self, names: Sequence[str]) -> Mapping[str, datetime]:
+        """Since when the longest waiter of each queue waits that has one that may start: what a
+        claim ranks queues by. A store may answer from the head of the line alone."""
+
+    def queue_waits(self, name: str, *, limit: int = 1000) -> Sequence[float]:
+        """How long the jobs waited that were claimed last, in seconds, newest claim first: the
+        source of wait quantiles. Only first attempts count; one whose machine has not been heard of
+        since may be missing."""
 
     def queue_clear(self, name: str, *, now: datetime, reason: Reason) -> Sequence[str]:
-        """Cancel every waiting job of a queue at once and return their ids; leased and running ones
-        are not touched. Raises `NotFound`."""
+        """Cancel every waiting job of a queue, delayed and blocked ones too, and return their ids
+        in claim order, then the delayed and the blocked ones: the receipt. Leased and running ones
+        are not touched; a job submitted meanwhile may stay. Repeating it after a lost answer
+        cancels the rest. Raises `NotFound`."""
 
     def queue_promote(self, name: str, *, waiting_since: datetime, now: datetime) -> int:
         """Ageing: raise by one the priority of every waiting job that has waited since before
-        `waiting_since` and was not promoted since then; returns how many. A job is promoted at most
-        once per call and once per `now - waiting_since`."""
+        `waiting_since` and was not promoted since then; a delayed job waits from its `not_before`
+        on. Inside its new priority it stands by its position. Returns how many. A job is promoted
+        at most once per call and once per `now - waiting_since`."""
 
     def waiting_groups(
-        self, queues: Sequence[str], *, ripe_before: Mapping[str, datetime], now: datetime
+        self,
+        queues: Sequence[str],
+        *,
+        ripe_before: Mapping[str, datetime],
+        now: datetime,
+        limit: int = 100_000,
     ) -> Sequence[WaitingGroup]:
         """Waiting jobs that may start now (`not_before` passed), grouped by queue, priority and
         need, in the order they would be claimed. `ripe` counts those whose `queued_at` is at or
-        before `ripe_before[queue]`. Paused queues are included: the caller knows them."""
+        before `ripe_before[queue]`. Paused queues are included: the caller knows them.
+
+        What a queue's limits keep back (`max_running`, `max_running_per_owner`) is left out: no
+        machine is to be bought for it. Of one need in one queue a store may stop counting at
+        `limit` jobs, which the group then says (`exact`)."""
+
+
+CLAIM_WINDOW = 200
+"""How many places within one priority a job may be claimed ahead of its turn, at most."""
 
 
 class JobStore(Protocol):
@@ -180,8 +247,12 @@ class JobStore(Protocol):
     def job_enqueue(self, job: Job, *, idempotency_key: str = "") -> tuple[Job, bool]:
         """Store a new job, at the bottom of its priority (the store gives `position`; the one in
         `job` is ignored), and say whether it was new. With a key that was used before, the first
-        job is returned and nothing is written, whatever its state. Raises `NotFound` for an unknown
-        queue, `Conflict` for an id that exists."""
+        job is returned and nothing is written, whatever its state. A job with `depends_on` is
+        stored as `blocked` until all of them have succeeded, and is queued from then on
+        (`queued_at`); which state is given is ignored. Raises `NotFound` for an unknown queue or
+        dependency, `Refused` for a dependency that has ended without success, `Conflict` for an id
+        that exists, `InvalidInput` for a dependency named twice or on itself, and for a job larger
+        than the store can keep (at least 256 KiB of JSON fit)."""
 
     def job_get(self, job_id: str) -> Job:
         """Raises `NotFound`."""
@@ -195,8 +266,12 @@ class JobStore(Protocol):
         cursor: str = "",
         limit: int = 100,
     ) -> Page[Job]:
-        """Jobs, newest first; with exactly one queue and the one state `queued`, in claim order.
-        The cursor is the store's own text; an invalid one raises `InvalidInput`."""
+        """Jobs, newest first (by id: ids are made in order of time); with exactly one queue and the
+        one state `queued`, in claim order, delayed ones last by their `not_before`. A queued job is
+        *delayed* while its `not_before` lay ahead at the last claim or `job_release` that saw its
+        queue. A page may be shorter than `limit`
+        with more to come: only an empty cursor is the end. The cursor is the store's own text; an
+        invalid one raises `InvalidInput`."""
 
     def job_claim(
         self,
@@ -209,13 +284,25 @@ class JobStore(Protocol):
     ) -> Sequence[Job]:
         """Lease up to `limit` waiting jobs to a machine, walking `queues` in the given order and
         each queue in its own, skipping what does not fit into what is left of `free`, paused
-        queues, and jobs whose `not_before` lies ahead. Each claimed job is `leased` with `epoch`,
-        `attempt` counted up and an open attempt; the machine's `idle_since` is cleared. One atomic
-        step with the check that the machine is `ready` and not drained: otherwise nothing is
-        claimed and the answer is empty. Raises `NotFound` for an unknown machine.
+        queues, jobs whose `not_before` lies ahead, and what the queue's limits keep back
+        (`max_running`, `max_running_per_owner`; never exceeded; jobs of no owner count as one
+        owner's). Each claimed job is `leased` with
+        `epoch`, `attempt` counted up and an open attempt; the machine's `idle_since` is cleared.
+        A machine that is not `ready` at that instant gets nothing. Raises `NotFound` for an unknown
+        machine.
+
+        Among many simultaneous callers a job may go to one of them a little ahead of its turn,
+        within one priority, and by no more places than `CLAIM_WINDOW`; a single caller sees the
+        exact order.
 
         Two callers never get the same job. A caller that lost the answer asks `job_leases` of its
         machine."""
+
+    def job_release(self, *, now: datetime, limit: int = 1000) -> int:
+        """Let go what was held back: delayed jobs whose `not_before` has come, and blocked ones
+        whose dependencies have all succeeded meanwhile or will never (those end as `cancelled`).
+        Most of it happens by itself at claims and endings; called at each look, this repairs what a
+        crash left undone. Returns how many jobs moved, `limit` at most."""
 
     def job_start(self, job_id: str, epoch: int, *, now: datetime) -> Job:
         """leased -> running; repeating it changes nothing. Raises `StaleEpoch`, `NotFound`."""
@@ -224,8 +311,10 @@ class JobStore(Protocol):
         self, job_id: str, epoch: int, ending: Ending, *, state: JobState, now: datetime
     ) -> Job:
         """End the attempt and the job in a final `state`. Repeating it with the same epoch returns
-        the stored job. When the machine holds no other lease its `idle_since` becomes `now`.
-        Raises `StaleEpoch` when another attempt has begun or it was given back, `NotFound`."""
+        the stored job. When the machine holds no other lease its `idle_since` becomes `now`. Jobs
+        that depend on it are let go when it succeeded, else they end as `cancelled`, and so on down
+        the line. Raises `StaleEpoch` when another attempt has begun or it was given back,
+        `NotFound`."""
 
     def job_requeue(
         self,
@@ -238,8 +327,10 @@ class JobStore(Protocol):
     ) -> Job:
         """End the attempt and put the job back in its place (same priority, position, queued_at)
         with the given need. `interrupted` and `lost` count as a machine loss, `failed` as a
-        failure, `returned` as neither. Repeating it with the same epoch returns the stored job.
-        The machine's `idle_since` as in `job_finish`. Raises `StaleEpoch`, `NotFound`."""
+        failure, `returned` as neither. Repeating it with the same epoch returns the stored job. A
+        wish to cancel it stays with it: whoever gives back looks, and cancels. The machine's
+        `idle_since` as in `job_finish`. Raises `StaleEpoch` when another attempt has begun or it
+        has ended, `NotFound`."""
 
     def job_cancel(self, job_id: str, *, reason: Reason, now: datetime) -> Job:
         """A waiting job ends as `cancelled` at once; a leased or running one gets
@@ -251,9 +342,10 @@ class JobStore(Protocol):
     ) -> Job:
         """Put a waiting job elsewhere, atomically. `top` and `bottom` keep its priority only if
         that is where such a job can stand: at the top it takes the highest priority present, at
-        the bottom the lowest; `before` and `after` take the neighbour's priority. Raises
-        `Conflict` on another version, `Refused` when it does not wait, `NotFound` for job, queue
-        or neighbour."""
+        the bottom the lowest; `before` and `after` take the neighbour's priority. Present is what
+        is queued, the job itself and delayed ones included. Raises `Conflict` on another version,
+        `Refused` when it is not queued or is its own neighbour, `NotFound` for job, queue or
+        neighbour."""
 
     def job_leases(self, *, machine_id: str = "") -> Sequence[Lease]:
         """Open leases, of one machine or of all."""
@@ -287,6 +379,11 @@ class MachineStore(Protocol):
     ) -> Sequence[Machine]:
         """Records, oldest first; `open_only` leaves out terminated and launch-failed ones."""
 
+    def fleet_read(self, *, sure: bool = True) -> tuple[Sequence[Machine], Sequence[Lease]]:
+        """All open machines, oldest first, and all open leases, read together: what a controller
+        looks at. Unless it is to be `sure`, a store may answer from a copy that lags a moment
+        behind, at half the cost: good enough to see whether there is anything to do."""
+
     def machine_beat(self, machine_id: str, *, now: datetime) -> Machine:
         """The agent's one beat for all it runs: sets `last_beat_at` (never back) without counting
         the version up. Raises `NotFound`."""
@@ -309,9 +406,22 @@ class LedgerStore(Protocol):
 class ControlStore(Protocol):
     """What controllers share: the lease, cool-downs, plans, events, answers given."""
 
-    def lease_take(self, name: str, owner: str, *, ttl_s: float, now: datetime) -> Fence | None:
+    def shared_read(self) -> Shared:
+        """Autoscalers, queues, controller leases and cool-downs in one look."""
+
+    def lease_take(
+        self,
+        name: str,
+        owner: str,
+        *,
+        ttl_s: float,
+        now: datetime,
+        expected_generation: int | None = None,
+    ) -> Fence | None:
         """Take or renew the controller lease; None while somebody else holds it. Renewing by the
-        same owner keeps the generation, any other taking counts it up."""
+        same owner keeps the generation, any other taking counts it up. With an expected generation
+        also None when the stored one is another: somebody has held it since that was read (0 = it
+        was never held)."""
 
     def lease_release(self, fence: Fence) -> None:
         """Give it back early; nothing happens when it is no longer ours."""
@@ -351,13 +461,57 @@ class ControlStore(Protocol):
 
     def answer_abandon_all(self) -> None:
         """Free every reserved key. For a server that has just started and is the only one: whoever
-        was answering them is dead."""
+        was answering them is dead. A store that servers share leaves them reserved for their
+        minute: another one may be answering."""
+
+
+class TransferKind(StrEnum):
+    """What is moved from one store to another, in this order: what is referred to comes first."""
+
+    AUTOSCALER_VERSION = "autoscaler-version"
+    AUTOSCALER = "autoscaler"
+    QUEUE = "queue"
+    LEASE = "lease"
+    COOLDOWN = "cooldown"
+    MACHINE = "machine"
+    JOB = "job"
+    ATTEMPT = "attempt"
+    PRICE = "price"
+    PLAN = "plan"
+    EVENT = "event"
+
+
+class TransferStore(Protocol):
+    """Moving between stores, and forgetting."""
+
+    def transfer_read(self, kind: TransferKind, *, cursor: str = "", limit: int = 500) -> Page[Row]:
+        """Records of one kind in a stable order, as `stores.transfer` writes them. Nothing else may
+        write to the store meanwhile."""
+
+    def transfer_write(self, kind: TransferKind, rows: Sequence[Row]) -> None:
+        """Store records as they are; what is there under the same key is replaced, so repeating it
+        changes nothing. Raises `InvalidInput` for a row that is none of this kind."""
+
+    def history_prune(self, *, before: datetime, limit: int = 1000) -> Sequence[str]:
+        """Forget jobs that ended before a time, and older plans and events; returns the ids of the
+        jobs, `limit` at most, so that their blobs can go too. Attempts and prices stay: they are
+        the ledger. A store that lets records expire by itself returns nothing."""
 
 
 class Store(
-    AutoscalerStore, QueueStore, JobStore, MachineStore, LedgerStore, ControlStore, Protocol
+    AutoscalerStore,
+    QueueStore,
+    JobStore,
+    MachineStore,
+    LedgerStore,
+    ControlStore,
+    TransferStore,
+    Protocol,
 ):
     """Everything durable but blobs."""
+
+    def figures(self) -> Mapping[str, OperationFigures]:
+        """What each operation has come to since this process opened the store, by name."""
 
     def close(self) -> None:
         """Let go of files and connections."""
@@ -381,6 +535,10 @@ class Blobs(Protocol):
 
     def size(self, key: str) -> int:
         """In bytes; 0 when there is no such key."""
+
+    def remove(self, prefix: str) -> None:
+        """Forget every blob whose key begins with `prefix`, which ends in `/`; nothing happens when
+        there is none."""
 
 
 # --------------------------------------------------------------------------------- providers

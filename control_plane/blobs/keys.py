@@ -20,3 +20,12 @@ def check(key: str) -> None:
             f"{key[:80]!r} is not a blob key",
             fix="Use letters, digits and _.+=@- in names joined by /; no name begins with a dot.",
         )
+
+
+def check_prefix(prefix: str) -> None:
+    """Raise `InvalidInput` unless the prefix names whole folders: a key with a `/` behind it."""
+    if not prefix.endswith("/"):
+        raise InvalidInput(
+            f"{prefix[:80]!r} is not a blob prefix", fix="End it in /, so no other name begins so."
+        )
+    check(prefix[:-1])

@@ -68,6 +68,19 @@ class LocalBlobs:
         path = self._path(key)
         return path.stat().st_size if path.is_file() else 0
 
+    def remove(self, prefix: str) -> None:
+        keys.check_prefix(prefix)
+        folder = self._root / prefix
+        if not folder.is_dir():
+            return
+        # Renamed away first: all of them go at once, even when deleting is cut short.
+        with tempfile.TemporaryDirectory(dir=self._unfinished) as doomed:
+            try:
+                os.replace(folder, doomed)
+            except FileNotFoundError:  # somebody else removes the same
+                return
+            _flush_folder(folder.parent)
+
     def _path(self, key: str) -> Path:
         keys.check(key)
         return self._root / key

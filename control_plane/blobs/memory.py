@@ -47,5 +47,11 @@ class MemoryBlobs:
         with self._lock:
             return len(self._blobs.get(key, b""))
 
+    def remove(self, prefix: str) -> None:
+        keys.check_prefix(prefix)
+        with self._lock:
+            for key in [key for key in self._blobs if key.startswith(prefix)]:
+                del self._blobs[key]
+
 
 _: type[Blobs] = MemoryBlobs

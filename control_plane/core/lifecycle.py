@@ -32,6 +32,8 @@ MACHINE_EDGES: Mapping[MachineState, frozenset[MachineState]] = {
 
 JOB_EDGES: Mapping[JobState, frozenset[JobState]] = {
     _J.DRAFT: frozenset({_J.QUEUED, _J.CANCELLED}),
+    # blocked -> cancelled also follows from the end of a job it depends on.
+    _J.BLOCKED: frozenset({_J.QUEUED, _J.CANCELLED}),
     _J.QUEUED: frozenset({_J.LEASED, _J.CANCELLED, _J.FAILED}),
     # leased or running -> queued is a job given back with its place kept.
     _J.LEASED: frozenset(
@@ -44,6 +46,9 @@ JOB_EDGES: Mapping[JobState, frozenset[JobState]] = {
     _J.EXHAUSTED: frozenset(),
 }
 """From a job's state to the states it may enter next."""
+
+DEAD_LETTERS = frozenset({_J.FAILED, _J.EXHAUSTED})
+"""Job states that ask for somebody's attention: their jobs are kept with the reason."""
 
 JOB_ENDED = frozenset(state for state, edges in JOB_EDGES.items() if not edges)
 """Final job states."""

@@ -59,6 +59,8 @@ class JobState(StrEnum):
 
     DRAFT = "draft"
     """Recorded, not yet handed in."""
+    BLOCKED = "blocked"
+    """Waits for other jobs to succeed (`depends_on`)."""
     QUEUED = "queued"
     """Waits for a machine."""
     LEASED = "leased"
@@ -276,6 +278,9 @@ class Job:
     queued_at: datetime
     """Since when it waits, for ageing and for wait times; kept when it is given back."""
     not_before: datetime | None = None
+    """It waits at least until then."""
+    depends_on: tuple[str, ...] = ()
+    """Ids of jobs that have to succeed first; while one has not, it is `blocked`."""
     leased_at: datetime | None = None
     started_at: datetime | None = None
     finished_at: datetime | None = None
@@ -297,6 +302,8 @@ class Attempt:
     owner: str
     machine_id: str
     need: Need
+    queued_at: datetime | None = None
+    """Since when its job had waited, or might have started (`not_before`)."""
     leased_at: datetime
     started_at: datetime | None = None
     ended_at: datetime | None = None
@@ -492,6 +499,10 @@ class QueueRecord:
     autoscaler: str = ""
     """The document that declares it; empty = made by hand, served by own workers only."""
     paused: bool = False
+    max_running: int | None = None
+    """Jobs of this queue that machines may have at a time; None = as many as there is room for."""
+    max_running_per_owner: int | None = None
+    """The same for the jobs of any one owner."""
     version: int = 1
     created_at: datetime
 
@@ -502,10 +513,17 @@ class QueueStats:
 
     name: str
     waiting: int
+    """In state `queued`, the delayed ones among them."""
     running: int
     """Leased or running."""
     oldest_at: datetime | None = None
     """Since when its longest waiter waits."""
+    delayed: int = 0
+    """Those of the waiting whose `not_before` lay ahead at the last look."""
+    blocked: int = 0
+    """Waiting for other jobs."""
+    exact: bool = True
+    """False: `waiting`, `delayed` and `blocked` are at least these; counting stopped there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -519,3 +537,8 @@ class WaitingGroup:
     ripe: int
     """How many of them have waited at least the queue's `launch_after`."""
     oldest_at: datetime
+    aged_at: datetime | None = None
+    """Since when the longest of them waits at this priority: the earliest of its being queued or
+    last promoted."""
+    exact: bool = True
+    """False: there are at least `count`; counting stopped there."""

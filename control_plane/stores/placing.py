@@ -16,7 +16,7 @@ from control_plane.ports import Place
 class Line(Protocol):
     """One queue as an ordered line, inside a store's own atomic step.
 
-    Jobs that a machine has keep their place in the line: they may come back to it."""
+    Jobs that a machine has and blocked ones keep their place in the line: they may come to it."""
 
     def waiting(self, job_id: str) -> Job | None:
         """A job that waits in this queue."""

@@ -7,9 +7,12 @@ affair.
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 
+from control_plane.core.codec import to_json
 from control_plane.core.lifecycle import (
     IN_FLIGHT,
     JOB_ENDED,
@@ -36,6 +39,10 @@ HELD = frozenset({JobState.LEASED, JobState.RUNNING})
 ANSWER_IN_FLIGHT_S = 60.0
 """A request that has not answered for this long is taken for dead."""
 
+JOB_BYTES_MAX = 256 * 1024
+"""As JSON. One bound for every store, so that what one holds any other can take over; it leaves
+room in the 400 KB of a DynamoDB item for what a job gathers later."""
+
 
 def leased(job: Job, machine_id: str, now: datetime) -> Job:
     """The job as claimed: next epoch, next attempt."""
@@ -52,6 +59,86 @@ def leased(job: Job, machine_id: str, now: datetime) -> Job:
     )
 
 
+def check_new(job: Job) -> None:
+    """Raise `InvalidInput` unless a job makes sense by itself and is small enough to be kept."""
+    if job.id in job.depends_on:
+        raise InvalidInput(f"job {job.id} cannot depend on itself")
+    if len(set(job.depends_on)) < len(job.depends_on):
+        raise InvalidInput(f"job {job.id} names a job it depends on twice")
+    text = json.dumps(to_json(job), separators=(",", ":"), ensure_ascii=False)
+    try:
+        size = len(text.encode())
+    except UnicodeEncodeError as error:
+        raise InvalidInput(f"job {job.id} holds text that is no Unicode: {error}") from error
+    if size > JOB_BYTES_MAX:
+        raise InvalidInput(
+            f"job {job.id} is {size:,} bytes large, more than the {JOB_BYTES_MAX:,} a job may have",
+            fix="Put large inputs into its source or a file that it reads.",
+        )
+
+
+def enqueued(job: Job, dependencies: Sequence[Job], position: float) -> Job:
+    """A new job as it is stored: blocked while a job it depends on has not succeeded. Raises
+    `Refused` when one of them has ended without success."""
+    for dependency in dependencies:
+        if dependency.state in JOB_ENDED and dependency.state is not JobState.SUCCEEDED:
+            raise Refused(
+                f"job {dependency.id} ended as {dependency.state}: what depends on it would never "
+                "start",
+                fix=f"retry it (`orchctl job retry {dependency.id}`) and depend on the new job",
+            )
+    waits = any(dependency.state is not JobState.SUCCEEDED for dependency in dependencies)
+    state = JobState.BLOCKED if waits else JobState.QUEUED
+    return replace(job, state=state, position=position)
+
+
+def unblocked(job: Job, dependencies: Sequence[Job], now: datetime) -> Job:
+    """A blocked job after one of its dependencies has ended: queued when all have succeeded,
+    cancelled when one never will, else as it was."""
+    if job.state is not JobState.BLOCKED:
+        return job
+    for dependency in dependencies:
+        if dependency.state in JOB_ENDED and dependency.state is not JobState.SUCCEEDED:
+            sentence = f"job {dependency.id}, which it depends on, ended as {dependency.state}"
+            reason = Reason(
+                code="dependency-failed", sentence=sentence, numbers={"job": dependency.id}
+            )
+            return cancelled(job, reason, now)
+    if any(dependency.state is not JobState.SUCCEEDED for dependency in dependencies):
+        return job
+    # It could not have started before: wait times count from here.
+    return replace(job, state=JobState.QUEUED, version=job.version + 1, queued_at=now)
+
+
+def delayed(job: Job, now: datetime) -> bool:
+    """Whether a queued job has to wait for a time of day still."""
+    return job.not_before is not None and job.not_before > now
+
+
+def held_back(job: Job) -> bool:
+    """Whether a job stands apart from the line when it joins it: until a look finds its time come.
+    One that a machine had once does not: its time had come."""
+    return job.attempt == 0 and delayed(job, job.queued_at)
+
+
+def waited_since(job: Job) -> datetime:
+    """Since when a job has waited for a machine: what its wait time is counted from."""
+    return max(job.queued_at, job.not_before or job.queued_at)
+
+
+def ages_since(job: Job, promoted_at: datetime | None) -> datetime:
+    """Since when a job has waited at its priority; `promoted_at` is when ageing last raised it."""
+    return max(waited_since(job), promoted_at or job.queued_at)
+
+
+def wait_s(attempt: Attempt) -> float | None:
+    """How long a job had waited when it was claimed first, in seconds; None for a later attempt.
+    A clock that went back meanwhile makes it 0, not less."""
+    if attempt.number != 1 or attempt.queued_at is None:
+        return None
+    return max(0.0, (attempt.leased_at - attempt.queued_at).total_seconds())
+
+
 def attempt_of(job: Job, now: datetime) -> Attempt:
     """The open attempt of a job just claimed."""
     return Attempt(
@@ -62,6 +149,7 @@ def attempt_of(job: Job, now: datetime) -> Attempt:
         owner=job.owner,
         machine_id=job.machine_id,
         need=job.spec.need,
+        queued_at=waited_since(job),
         leased_at=now,
     )
 
@@ -84,7 +172,9 @@ def started(job: Job, epoch: int, now: datetime) -> Job:
         raise _stale(job, epoch)
     if job.state is JobState.RUNNING:
         return job
-    return replace(job, state=JobState.RUNNING, version=job.version + 1, started_at=now)
+    return replace(
+        job, state=JobState.RUNNING, version=job.version + 1, started_at=_after_lease(job, now)
+    )
 
 
 def finished(job: Job, epoch: int, ending: Ending, state: JobState, now: datetime) -> Job:
@@ -101,7 +191,7 @@ def finished(job: Job, epoch: int, ending: Ending, state: JobState, now: datetim
         _counted(job, ending),
         state=state,
         version=job.version + 1,
-        finished_at=now,
+        finished_at=_after_lease(job, now),
         exit_code=ending.exit_code,
         reason=ending.reason or kept,
     )
@@ -146,7 +236,7 @@ def ended(attempt: Attempt, ending: Ending, now: datetime) -> Attempt:
     """The attempt as closed."""
     return replace(
         attempt,
-        ended_at=now,
+        ended_at=max(now, attempt.leased_at),
         outcome=ending.outcome,
         exit_code=ending.exit_code,
         reason=ending.reason,
@@ -205,6 +295,11 @@ def check_version(what: str, stored: int, given: int, expected: int) -> None:
 def same_interval(one: PriceInterval, other: PriceInterval) -> bool:
     """Whether both say the same of one machine, closed or not."""
     return replace(one, ended_at=None) == replace(other, ended_at=None)
+
+
+def _after_lease(job: Job, now: datetime) -> datetime:
+    """Nothing happens to an attempt before it began, even when the clock went back."""
+    return max(now, job.leased_at or now)
 
 
 def _counted(job: Job, ending: Ending) -> Job:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -20,6 +22,7 @@ from control_plane.core.model import (
     PriceInterval,
     QueueRecord,
     Reason,
+    WaitingGroup,
 )
 from control_plane.core.policy import Autoscaler, AutoscalerRecord
 from control_plane.ports import Ending, Place, Store
@@ -92,16 +95,101 @@ def claim(
     return list(store.job_claim(machine_id, queues or ("q",), free, limit=limit, now=now))
 
 
-def claim_order(store: Store, name: str = "q") -> list[str]:
-    """Ids of what waits in a queue, read page by page."""
-    ids: list[str] = []
+def end(
+    store: Store, held: Job, state: JobState = JobState.SUCCEEDED, *, now: datetime = NOW
+) -> Job:
+    """Finish a claimed job in a final state."""
+    ending = DONE if state is JobState.SUCCEEDED else Ending(outcome="failed", exit_code=1)
+    return store.job_finish(held.id, held.epoch, ending, state=state, now=now)
+
+
+def run(
+    store: Store, *job_ids: str, state: JobState = JobState.SUCCEEDED, now: datetime = NOW
+) -> None:
+    """Claim and finish what stands first in `q`, which must be these jobs."""
+    for job_id in job_ids:
+        [held] = claim(store, now=now)
+        assert held.id == job_id
+        end(store, held, state, now=now)
+
+
+def back(store: Store, held: Job, *, now: datetime = NOW) -> Job:
+    """Give a claimed job back because its machine was lost."""
+    return store.job_requeue(held.id, held.epoch, LOST, need=held.spec.need, now=now)
+
+
+def listed(store: Store, *, limit: int = 3, **query: Any) -> list[Job]:
+    """All jobs of a listing, read page by page."""
+    jobs: list[Job] = []
     cursor = ""
     while True:
-        page = store.job_list(queue=name, states=QUEUED, cursor=cursor, limit=3)
-        ids += [each.id for each in page.items]
+        page = store.job_list(cursor=cursor, limit=limit, **query)
+        assert len(page.items) <= limit
+        assert cursor != page.cursor or not cursor, "it would go on for ever"
+        jobs += page.items
         cursor = page.cursor
         if not cursor:
-            return ids
+            return jobs
+
+
+def ids(jobs: Iterable[Job]) -> list[str]:
+    return [each.id for each in jobs]
+
+
+def claim_order(store: Store, name: str = "q", *, limit: int = 3) -> list[str]:
+    """Ids of what waits in a queue, read page by page."""
+    return ids(listed(store, queue=name, states=QUEUED, limit=limit))
+
+
+def tampered(cursor: str) -> list[str]:
+    """What a cursor may have become on its way through people's hands."""
+    middle = len(cursor) // 2
+    touched = "A" if cursor[middle] != "A" else "B"
+    return [
+        cursor[:middle] + touched + cursor[middle + 1 :],
+        cursor[:-1],
+        cursor[1:],
+        cursor + "A",
+        cursor + "=",
+        cursor.swapcase(),
+        "x",
+        "é",
+        "!!!!",
+        "\0",
+    ]
+
+
+def events(store: Store, *, limit: int = 2, **query: str) -> list[Event]:
+    """All events of a listing, read page by page."""
+    found: list[Event] = []
+    cursor = ""
+    while True:
+        page = store.event_list(cursor=cursor, limit=limit, **query)  # type: ignore[arg-type]
+        assert len(page.items) <= limit
+        assert cursor != page.cursor or not cursor, "it would go on for ever"
+        found += page.items
+        cursor = page.cursor
+        if not cursor:
+            return found
+
+
+def groups(store: Store, *queues: str, now: datetime = NOW, **changes: Any) -> list[WaitingGroup]:
+    changes.setdefault("ripe_before", {})
+    return list(store.waiting_groups(queues or ("q",), now=now, **changes))
+
+
+def counts(store: Store, name: str = "q") -> tuple[int, int, int, int]:
+    """Waiting, of those delayed, blocked, running: what a small queue is counted exactly by."""
+    stats = store.queue_stats()[name]
+    assert stats.exact
+    return stats.waiting, stats.delayed, stats.blocked, stats.running
+
+
+def change_queue(store: Store, name: str = "q", **changes: Any) -> None:
+    """Write a queue's record anew with changes."""
+    record = store.queue_get(name)
+    changed = replace(record, **changes, version=record.version + 1)
+    store.queue_put(changed, expected_version=record.version)
 
 
 def move(store: Store, job_id: str, where: str, of: str = "", queue: str = "q") -> Job:

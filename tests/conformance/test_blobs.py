@@ -120,6 +120,49 @@ def test_unsafe_keys_are_invalid_everywhere(blobs: Blobs, key: str) -> None:
             call()
 
 
+def test_all_blobs_below_a_prefix_are_forgotten_and_no_others(blobs: Blobs) -> None:
+    gone = ["jobs/j-1/1/log", "jobs/j-1/1/artifacts/ab", "jobs/j-1/2/log"]
+    kept = ["jobs/j-10/1/log", "jobs/j-2/1/log", "jobs/j-1x", "sources/j-1/1/log"]
+    for key in (*gone, *kept):
+        blobs.put(key, b"x")
+    blobs.remove("jobs/j-1/")
+    for key in gone:
+        assert (blobs.size(key), blobs.read(key, 0, 9)) == (0, b"")
+        with pytest.raises(NotFound):
+            blobs.get(key)
+    assert [blobs.get(key) for key in kept] == [b"x"] * 4
+
+
+def test_removing_again_or_nothing_does_nothing_and_a_key_is_free_again(blobs: Blobs) -> None:
+    blobs.remove("jobs/j-1/")
+    blobs.append("jobs/j-1/1/log", 0, b"old")
+    blobs.put("jobs/j-2", b"a blob of that very name")
+    for prefix in ("jobs/j-1/", "jobs/j-1/", "jobs/j-2/", "jobs/j-3/deeper/"):
+        blobs.remove(prefix)
+    assert blobs.get("jobs/j-2") == b"a blob of that very name"
+    assert blobs.append("jobs/j-1/1/log", 0, b"new") == 3
+    assert blobs.get("jobs/j-1/1/log") == b"new"
+
+
+@pytest.mark.parametrize(
+    "prefix", ["", "/", "jobs", "jobs/j-1", "../", "jobs/../", "/etc/", "a//", ".hidden/", "a/./"]
+)
+def test_a_prefix_that_does_not_name_a_folder_is_invalid(blobs: Blobs, prefix: str) -> None:
+    blobs.put("jobs/j-1/1/log", b"x")
+    with pytest.raises(InvalidInput):
+        blobs.remove(prefix)
+    assert blobs.get("jobs/j-1/1/log") == b"x"
+
+
+@pytest.mark.usefixtures("jumpy_threads")
+def test_many_may_remove_the_same(blobs: Blobs) -> None:
+    for number in range(20):
+        blobs.put(f"jobs/j-1/{number}", b"x")
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(blobs.remove, ["jobs/j-1/"] * 8))
+    assert [blobs.size(f"jobs/j-1/{number}") for number in range(20)] == [0] * 20
+
+
 @pytest.mark.parametrize("key", ["a", "logs/j-7k2m9/1", "x/A_b.c+d=e@f-g", "1/2/3", "_", "x" * 200])
 def test_safe_keys_are_taken(blobs: Blobs, key: str) -> None:
     blobs.put(key, b"x")
@@ -168,6 +211,37 @@ def test_files_lie_below_the_root_and_nothing_unfinished_stays(tmp_path: Path) -
     files = [path.relative_to(tmp_path) for path in tmp_path.rglob("*") if path.is_file()]
     assert sorted(map(str, files)) == ["blobs/a/b", "blobs/c"]
     assert LocalBlobs(tmp_path / "blobs").get("a/b") == b"1"
+
+
+def test_removed_files_are_off_the_disk_and_links_out_of_it_are_not_followed(
+    tmp_path: Path,
+) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "precious").write_bytes(b"x")
+    blobs = LocalBlobs(tmp_path / "blobs")
+    blobs.put("jobs/j-1/1/log", b"x")
+    (tmp_path / "blobs" / "jobs" / "j-1" / "link").symlink_to(outside)
+    blobs.remove("jobs/j-1/")
+    files = [path.relative_to(tmp_path) for path in tmp_path.rglob("*") if path.is_file()]
+    assert list(map(str, files)) == ["outside/precious"]
+
+
+def test_a_removal_cut_short_leaves_nothing_to_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blobs = LocalBlobs(tmp_path)
+    for number in range(3):
+        blobs.put(f"jobs/j-1/{number}", b"x")
+
+    def cut_short(*_: object, **__: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("tempfile._shutil.rmtree", cut_short)
+        with pytest.raises(OSError, match="Input/output"):
+            blobs.remove("jobs/j-1/")
+    assert [blobs.size(f"jobs/j-1/{number}") for number in range(3)] == [0] * 3
 
 
 def test_a_put_that_fails_leaves_the_old_blob(

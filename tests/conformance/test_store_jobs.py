@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
 
-from control_plane.core.lifecycle import IllegalTransition
+from control_plane.core.codec import to_json
+from control_plane.core.lifecycle import DEAD_LETTERS, IllegalTransition
 from control_plane.core.model import (
     Artifact,
     Capacity,
+    Job,
     JobSpec,
     JobState,
     MachineState,
@@ -31,12 +34,19 @@ from tests.conformance.builders import (
     ONE_GPU,
     QUEUED,
     at,
+    back,
     claim,
     claim_order,
+    counts,
+    end,
     enqueue,
+    ids,
     job,
+    listed,
     machine,
     queue,
+    run,
+    tampered,
 )
 
 ANYTHING = Need()
@@ -121,6 +131,58 @@ def test_the_position_in_the_record_given_is_ignored(ready: Store) -> None:
     assert claim_order(ready) == ["j-1", "j-2"]
 
 
+def test_the_state_in_the_record_given_is_ignored(ready: Store) -> None:
+    [stored] = enqueue(ready, "j-1", state=JobState.FAILED)
+    assert stored.state is JobState.QUEUED
+    assert ids(claim(ready)) == ["j-1"]
+
+
+def sized(job_id: str, size: int) -> Job:
+    """A job that is so many bytes of JSON large."""
+    small = job(job_id)
+    room = size - len(json.dumps(to_json(small), separators=(",", ":")))
+    return replace(small, spec=replace(small.spec, command="true" + "x" * room))
+
+
+def test_a_job_of_256_kib_of_json_is_kept_through_its_whole_life(ready: Store) -> None:
+    new = sized("j-1", 256 * 1024)
+    assert len(json.dumps(to_json(new), separators=(",", ":"))) == 256 * 1024
+    stored, _ = ready.job_enqueue(new)
+    assert ready.job_get("j-1") == stored
+    [held] = claim(ready)
+    assert held.spec == stored.spec
+    assert back(ready, held).spec == stored.spec
+    run(ready, "j-1")
+    assert ready.job_get("j-1").spec == stored.spec
+
+
+def test_a_job_too_large_to_be_kept_is_invalid_and_leaves_no_trace(ready: Store) -> None:
+    with pytest.raises(InvalidInput):
+        ready.job_enqueue(sized("j-1", 1024 * 1024), idempotency_key="k")
+    with pytest.raises(NotFound):
+        ready.job_get("j-1")
+    assert counts(ready) == (0, 0, 0, 0)
+    assert ready.job_enqueue(job("j-2"), idempotency_key="k")[1]
+
+
+def test_text_that_is_no_unicode_is_invalid(ready: Store) -> None:
+    with pytest.raises(InvalidInput):
+        ready.job_enqueue(job("j-1", name="half a character: \ud83d"))
+    assert claim_order(ready) == []
+
+
+@pytest.mark.usefixtures("jumpy_threads")
+def test_threads_that_submit_with_one_key_make_one_job(ready: Store) -> None:
+    def submit(number: int) -> tuple[Job, bool]:
+        return ready.job_enqueue(job(f"j-{number}"), idempotency_key="k")
+
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(submit, range(8)))
+    assert [new for _, new in answers].count(True) == 1
+    assert len({stored.id for stored, _ in answers}) == 1
+    assert claim_order(ready) == [answers[0][0].id]
+
+
 def test_an_unknown_job_is_not_found_by_any_operation(ready: Store) -> None:
     calls: Calls = (
         lambda: ready.job_get("x"),
@@ -160,6 +222,7 @@ def test_a_claim_leases_the_job_and_opens_an_attempt(ready: Store) -> None:
         "m-1",
     )
     assert (attempt.need, attempt.leased_at, attempt.ended_at) == (ONE_GPU, at(5), None)
+    assert attempt.queued_at == NOW
     [lease] = ready.job_leases()
     assert (lease.job_id, lease.epoch, lease.machine_id, lease.queue) == ("j-1", 1, "m-1", "q")
     assert (lease.need, lease.leased_at) == (ONE_GPU, at(5))
@@ -281,20 +344,21 @@ def test_a_claim_for_an_unknown_machine_is_not_found(ready: Store) -> None:
 
 @pytest.mark.usefixtures("jumpy_threads")
 def test_eight_threads_never_get_the_same_job_and_leave_none(ready: Store) -> None:
-    ids = [f"j-{number:03}" for number in range(300)]
-    enqueue(ready, *ids, need=ANYTHING)
+    waiting = [f"j-{number:03}" for number in range(120)]
+    enqueue(ready, *waiting, need=ANYTHING)
     for number in range(8):
         machine(ready, f"worker-{number}")
 
     def drain(number: int) -> list[str]:
         mine: list[str] = []
-        while got := claim(ready, machine_id=f"worker-{number}", limit=3):
-            mine += [each.id for each in got]
+        # A claim that lost its races may come back empty while something waits.
+        while (got := claim(ready, machine_id=f"worker-{number}", limit=3)) or counts(ready)[0]:
+            mine += ids(got)
         return mine
 
     with ThreadPoolExecutor(8) as pool:
         taken = list(pool.map(drain, range(8)))
-    assert sorted(each for mine in taken for each in mine) == ids
+    assert sorted(each for mine in taken for each in mine) == waiting
     for number, mine in enumerate(taken):
         leases = ready.job_leases(machine_id=f"worker-{number}")
         assert sorted(lease.job_id for lease in leases) == sorted(mine)
@@ -336,6 +400,42 @@ def test_a_repeated_finish_returns_the_stored_job(ready: Store) -> None:
     again = ready.job_finish("j-1", leased.epoch, failed, state=JobState.FAILED, now=at(9))
     assert again == ended == ready.job_get("j-1")
     assert ready.job_attempts("j-1")[0].ended_at == at(7)
+
+
+@pytest.mark.usefixtures("jumpy_threads")
+def test_of_many_endings_of_one_lease_the_first_counts(ready: Store) -> None:
+    enqueue(ready, "j-1")
+    [held] = claim(ready)
+
+    def finish(second: int) -> Job:
+        return ready.job_finish("j-1", held.epoch, DONE, state=JobState.SUCCEEDED, now=at(second))
+
+    with ThreadPoolExecutor(8) as pool:
+        ended = list(pool.map(finish, range(1, 9)))
+    assert ended == [ready.job_get("j-1")] * 8
+    [attempt] = ready.job_attempts("j-1")
+    assert attempt.ended_at == ended[0].finished_at
+    assert ready.machine_get("m-1").idle_since == ended[0].finished_at
+
+
+@pytest.mark.usefixtures("jumpy_threads")
+def test_a_job_that_is_cancelled_while_it_is_claimed_is_one_or_the_other(ready: Store) -> None:
+    names = [f"j-{number}" for number in range(12)]
+    enqueue(ready, *names, need=ANYTHING)
+
+    def cancel(name: str) -> Job:
+        return ready.job_cancel(name, reason=BECAUSE, now=at(1))
+
+    with ThreadPoolExecutor(4) as pool:
+        claims = [pool.submit(claim, ready, limit=4) for _ in range(3)]
+        list(pool.map(cancel, reversed(names)))
+    claimed = {each.id for one in claims for each in one.result()}
+    for name in names:
+        stored = ready.job_get(name)
+        if name in claimed:
+            assert (stored.state, stored.cancel_requested) == (JobState.LEASED, True)
+        else:
+            assert (stored.state, stored.attempt) == (JobState.CANCELLED, 0)
 
 
 def test_a_job_does_not_finish_as_something_that_goes_on(ready: Store) -> None:
@@ -443,6 +543,22 @@ def test_a_finished_job_is_not_given_back(ready: Store) -> None:
     assert ready.job_get("j-1") == ended
 
 
+@pytest.mark.parametrize("epoch", [2, 99, 0, -1])
+def test_an_epoch_that_was_never_given_is_refused(ready: Store, epoch: int) -> None:
+    enqueue(ready, "j-1")
+    [held] = claim(ready)
+    calls: Calls = (
+        lambda: ready.job_start("j-1", epoch, now=at(2)),
+        lambda: ready.job_finish("j-1", epoch, DONE, state=JobState.SUCCEEDED, now=at(2)),
+        lambda: ready.job_requeue("j-1", epoch, LOST, need=ONE_GPU, now=at(2)),
+    )
+    for call in calls:
+        with pytest.raises(StaleEpoch):
+            call()
+    assert ready.job_get("j-1") == held
+    assert end(ready, held).state is JobState.SUCCEEDED
+
+
 def test_a_job_that_was_never_claimed_has_no_lease_to_use(ready: Store) -> None:
     enqueue(ready, "j-1")
     calls: Calls = (
@@ -489,6 +605,17 @@ def test_a_held_job_is_asked_to_end_and_ends_as_its_agent_says(ready: Store) -> 
     assert (gone.exit_code, gone.reason, gone.finished_at) == (143, BECAUSE, at(6))
 
 
+def test_a_wish_to_cancel_stays_with_a_job_that_is_given_back(ready: Store) -> None:
+    enqueue(ready, "j-1")
+    [held] = claim(ready)
+    ready.job_cancel("j-1", reason=BECAUSE, now=at(4))
+    returned = back(ready, held, now=at(5))
+    assert (returned.state, returned.cancel_requested) == (JobState.QUEUED, True)
+    gone = ready.job_cancel("j-1", reason=BECAUSE, now=at(6))
+    assert (gone.state, gone.finished_at) == (JobState.CANCELLED, at(6))
+    assert claim(ready) == []
+
+
 def test_an_ended_job_stays_as_it_ended(ready: Store) -> None:
     enqueue(ready, "j-1")
     [leased] = claim(ready)
@@ -499,67 +626,86 @@ def test_an_ended_job_stays_as_it_ended(ready: Store) -> None:
 # ---------------------------------------------------------------------------------- reading
 
 
-def test_jobs_are_listed_newest_first_page_by_page(ready: Store) -> None:
+def test_jobs_are_listed_newest_first_by_id_page_by_page(ready: Store) -> None:
     queue(ready, "other")
-    for number in range(7):
+    for number in (2, 4, 0, 6, 3, 1, 5):
         name = "other" if number == 3 else "q"
-        enqueue(ready, f"j-{number}", queue=name, submitted_at=at(number))
-    pages, cursor = [], ""
-    for _ in range(3):
-        page = ready.job_list(limit=3, cursor=cursor)
-        pages.append([each.id for each in page.items])
-        cursor = page.cursor
-    assert pages == [["j-6", "j-5", "j-4"], ["j-3", "j-2", "j-1"], ["j-0"]]
-    assert cursor == ""
-    assert [each.id for each in ready.job_list(queue="other").items] == ["j-3"]
+        # Ids are made in order of time; where a clock disagrees, they decide.
+        enqueue(ready, f"j-{number}", queue=name, submitted_at=at(-number))
+    newest = ["j-6", "j-5", "j-4", "j-3", "j-2", "j-1", "j-0"]
+    for limit in (1, 3, 7, 100):
+        assert ids(listed(ready, limit=limit)) == newest
+    assert ids(listed(ready, queue="q", limit=2)) == [each for each in newest if each != "j-3"]
+    assert ids(listed(ready, queue="other")) == ["j-3"]
 
 
-def test_a_full_last_page_has_no_cursor(ready: Store) -> None:
-    enqueue(ready, "j-1", "j-2")
-    assert ready.job_list(limit=2).cursor == ""
-
-
-def test_jobs_of_one_instant_are_listed_by_id(ready: Store) -> None:
-    enqueue(ready, "j-2", "j-3", "j-1")
+def test_a_listing_misses_and_repeats_nothing_while_new_jobs_come(ready: Store) -> None:
+    enqueue(ready, "j-1", "j-2", "j-3", "j-4")
     first = ready.job_list(limit=2)
-    rest = ready.job_list(limit=2, cursor=first.cursor)
-    assert [each.id for each in (*first.items, *rest.items)] == ["j-3", "j-2", "j-1"]
+    enqueue(ready, "j-5")
+    seen, cursor = ids(first.items), first.cursor
+    while cursor:
+        page = ready.job_list(limit=2, cursor=cursor)
+        seen, cursor = seen + ids(page.items), page.cursor
+    assert seen == ["j-4", "j-3", "j-2", "j-1"]
 
 
 def test_jobs_are_found_by_state_and_machine(ready: Store) -> None:
     machine(ready, "m-2")
     enqueue(ready, "j-1", "j-2", "j-3", "j-4")
+    ready.job_enqueue(job("j-5", depends_on=("j-4",)))
     claim(ready)
     claim(ready)
     claim(ready, machine_id="m-2")
     ready.job_finish("j-1", 1, DONE, state=JobState.SUCCEEDED, now=at(1))
 
-    def ids(**query: object) -> set[str]:
-        return {each.id for each in ready.job_list(**query).items}  # type: ignore[arg-type]
+    def found(**query: object) -> list[str]:
+        return ids(listed(ready, limit=2, **query))
 
-    assert ids(machine_id="m-1") == {"j-1", "j-2"}
-    assert ids(machine_id="m-2", states=frozenset({JobState.LEASED})) == {"j-3"}
-    assert ids(states=frozenset({JobState.LEASED, JobState.SUCCEEDED})) == {"j-1", "j-2", "j-3"}
-    assert ids(queue="q", states=QUEUED, machine_id="m-1") == set()
-    assert ids(queue="nowhere") == set()
+    assert found(machine_id="m-1") == ["j-2", "j-1"]
+    assert found(machine_id="m-2", states=frozenset({JobState.LEASED})) == ["j-3"]
+    ended_or_held = frozenset({JobState.LEASED, JobState.SUCCEEDED})
+    assert found(states=ended_or_held) == ["j-3", "j-2", "j-1"]
+    assert found(queue="q", states=frozenset({JobState.BLOCKED})) == ["j-5"]
+    assert found(queue="q", states=frozenset({JobState.BLOCKED, JobState.QUEUED})) == ["j-5", "j-4"]
+    assert found(states=frozenset({JobState.QUEUED})) == ["j-4"]
+    assert found(queue="q", states=QUEUED, machine_id="m-1") == []
+    assert found(queue="nowhere") == []
+
+
+def test_dead_letters_are_kept_with_their_reason_and_found(ready: Store) -> None:
+    enqueue(ready, "fails", "exhausts", "fine", "waits")
+    reason = Reason(code="oom", sentence="the kernel killed it: 12 GiB of 8 GiB")
+    for name, state in (("fails", JobState.FAILED), ("exhausts", JobState.EXHAUSTED)):
+        [held] = claim(ready)
+        assert held.id == name
+        ending = Ending(outcome="lost", exit_code=137, reason=reason)
+        ready.job_finish(name, held.epoch, ending, state=state, now=at(5))
+    run(ready, "fine")
+    dead = listed(ready, states=DEAD_LETTERS)
+    assert ids(dead) == ["fails", "exhausts"]
+    assert [each.reason for each in dead] == [reason, reason]
+    assert [each.exit_code for each in dead] == [137, 137]
+    assert ids(listed(ready, queue="q", states=frozenset({JobState.EXHAUSTED}))) == ["exhausts"]
+    assert ready.job_get("fails").finished_at == at(5)
 
 
 def test_the_waiting_line_is_listed_in_claim_order(ready: Store) -> None:
     enqueue(ready, "a", "b", "c")
     enqueue(ready, "d", "e", priority=2)
     enqueue(ready, "f", "g", priority=1)
-    assert claim_order(ready) == ["d", "e", "f", "g", "a", "b", "c"]
+    for limit in (1, 2, 7):
+        assert claim_order(ready, limit=limit) == ["d", "e", "f", "g", "a", "b", "c"]
 
 
 def test_a_cursor_that_was_touched_or_belongs_elsewhere_is_invalid(ready: Store) -> None:
     enqueue(ready, "j-1", "j-2", "j-3")
     cursor = ready.job_list(limit=1).cursor
     line = ready.job_list(queue="q", states=QUEUED, limit=1).cursor
-    touched = cursor[:20] + ("A" if cursor[20] != "A" else "B") + cursor[21:]
-    for wrong in (touched, cursor[:-1], cursor + "A", cursor + "=", "x", "é", "!!!!", line):
+    for wrong in (*tampered(cursor), line):
         with pytest.raises(InvalidInput):
             ready.job_list(limit=1, cursor=wrong)
-    for wrong in (cursor, line[:-2]):
+    for wrong in (*tampered(line), cursor):
         with pytest.raises(InvalidInput):
             ready.job_list(queue="q", states=QUEUED, limit=1, cursor=wrong)
     with pytest.raises(InvalidInput):

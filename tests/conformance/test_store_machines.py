@@ -18,6 +18,7 @@ from tests.conformance.builders import (
     ONE_GPU,
     at,
     claim,
+    end,
     enqueue,
     machine,
     machine_record,
@@ -129,6 +130,42 @@ def test_machines_are_listed_oldest_first_and_ended_ones_left_out(store: Store) 
     assert ids(autoscaler="b") == ["m-1"]
     assert ids(open_only=False) == ["dead", "m-2", "m-3", "m-1", "never", "going"]
     assert ids(limit=2) == ["m-2", "m-3"]
+
+
+@pytest.mark.parametrize("sure", [True, False])
+def test_the_fleet_is_read_whole_with_all_its_leases(store: Store, sure: bool) -> None:
+    assert [list(part) for part in store.fleet_read(sure=sure)] == [[], []]
+    queue(store)
+    machine(store, "m-2", planned_at=at(5))
+    machine(store, "m-1", planned_at=at(9), autoscaler="b")
+    machine(store, "dead", state=MachineState.TERMINATED)
+    machine(store, "never", state=MachineState.LAUNCH_FAILED)
+    machine(store, "going", planned_at=at(7), state=MachineState.TERMINATING)
+    enqueue(store, "j-1", "j-2", "j-3", "waits")
+    claim(store, machine_id="m-1", now=at(20))
+    claim(store, machine_id="m-2", now=at(10))
+    [ended] = claim(store, machine_id="m-2", now=at(30))
+    end(store, ended, now=at(31))
+    store.machine_beat("m-2", now=at(40))
+    machines, leases = store.fleet_read(sure=sure)
+    assert list(machines) == list(store.machine_list())
+    assert [each.id for each in machines] == ["m-2", "going", "m-1"]
+    assert machines[0].last_beat_at == at(40)
+    assert list(leases) == list(store.job_leases())
+    assert [(each.job_id, each.machine_id) for each in leases] == [("j-2", "m-2"), ("j-1", "m-1")]
+
+
+def test_a_lease_on_a_closed_machine_is_part_of_the_fleet(store: Store) -> None:
+    """Who looks gives its job back: a lease that nobody saw would never end."""
+    queue(store)
+    record = machine(store)
+    enqueue(store, "j-1")
+    claim(store)
+    gone = replace(record, state=MachineState.TERMINATED)
+    store.machine_put(gone, expected_version=1, fence=None)
+    machines, leases = store.fleet_read()
+    assert list(machines) == []
+    assert [each.job_id for each in leases] == ["j-1"]
 
 
 # ------------------------------------------------------------- what agents write, in between

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
 import pytest
 
-from control_plane.core.model import JobState, Need, QueueRecord, WaitingGroup
+from control_plane.core.model import JobState, Need, QueueRecord, QueueStats, WaitingGroup
 from control_plane.errors import Conflict, InvalidInput, NotFound, Refused
 from control_plane.ports import Place, Store
 from tests.conformance.builders import (
@@ -17,13 +19,19 @@ from tests.conformance.builders import (
     NOW,
     ONE_GPU,
     at,
+    back,
+    change_queue,
     claim,
     claim_order,
+    counts,
+    end,
     enqueue,
+    groups,
     job,
     machine,
     move,
     queue,
+    run,
 )
 
 CPU = Need(cpus=1)
@@ -42,9 +50,11 @@ def line(store: Store) -> Store:
 
 
 def test_queues_are_versioned_and_listed_by_name(store: Store) -> None:
-    queue(store, "b", autoscaler="research")
+    queue(store, "b", autoscaler="research", max_running=7, max_running_per_owner=2)
     queue(store, "a")
-    record = QueueRecord(name="b", autoscaler="research", created_at=NOW)
+    record = QueueRecord(
+        name="b", autoscaler="research", max_running=7, max_running_per_owner=2, created_at=NOW
+    )
     assert store.queue_get("b") == record
     paused = replace(record, paused=True, version=2)
     store.queue_put(paused, expected_version=1)
@@ -75,15 +85,16 @@ def test_only_an_empty_queue_is_removed(line: Store) -> None:
         line.queue_remove("q")
     [held] = claim(line)
     line.queue_clear("q", now=at(1), reason=BECAUSE)
+    line.job_enqueue(job("blocked", depends_on=(held.id,)))
     with pytest.raises(Refused):
         line.queue_remove("q")
-    line.job_finish(held.id, held.epoch, DONE, state=JobState.SUCCEEDED, now=at(2))
+    end(line, held, JobState.FAILED)
     line.queue_remove("q")
     line.queue_remove("q")
     assert line.queue_list() == ()
     with pytest.raises(NotFound):
         line.queue_get("q")
-    assert line.job_get("a").state is JobState.SUCCEEDED
+    assert line.job_get("a").state is JobState.FAILED
 
 
 # ------------------------------------------------------------------------------------ counts
@@ -91,32 +102,100 @@ def test_only_an_empty_queue_is_removed(line: Store) -> None:
 
 def test_stats_count_every_queue_exactly(line: Store) -> None:
     queue(line, "empty")
-    line.job_enqueue(job("old", submitted_at=at(-500), not_before=at(900)))
-    claim(line, limit=1)
-    [second] = claim(line, limit=1)
+    enqueue(line, "old", submitted_at=at(-500))
+    line.job_enqueue(job("blocked", depends_on=("d",), submitted_at=at(-900)))
+    claim(line)
+    [second] = claim(line)
     line.job_start(second.id, second.epoch, now=at(1))
     stats = line.queue_stats()
-    assert sorted(stats) == ["empty", "q"]
-    assert (stats["q"].waiting, stats["q"].running, stats["q"].oldest_at) == (3, 2, at(-500))
-    assert (stats["empty"].waiting, stats["empty"].running) == (0, 0)
-    assert stats["empty"].oldest_at is None
+    assert stats == {
+        "empty": QueueStats(name="empty", waiting=0, running=0),
+        "q": QueueStats(name="q", waiting=3, running=2, oldest_at=at(-500), blocked=1),
+    }
 
 
 def test_stats_follow_every_change_of_state(line: Store) -> None:
-    def counts() -> tuple[int, int]:
-        stats = line.queue_stats()["q"]
-        return stats.waiting, stats.running
-
-    assert counts() == (4, 0)
+    assert counts(line) == (4, 0, 0, 0)
     [held] = claim(line)
-    assert counts() == (3, 1)
-    line.job_requeue(held.id, held.epoch, LOST, need=ONE_GPU, now=at(1))
-    assert counts() == (4, 0)
-    [again] = claim(line)
-    line.job_finish(again.id, again.epoch, DONE, state=JobState.SUCCEEDED, now=at(2))
-    assert counts() == (3, 0)
+    assert counts(line) == (3, 0, 0, 1)
+    back(line, held)
+    assert counts(line) == (4, 0, 0, 0)
+    run(line, "a")
+    assert counts(line) == (3, 0, 0, 0)
     line.job_cancel("b", reason=BECAUSE, now=at(3))
-    assert counts() == (2, 0)
+    assert counts(line) == (2, 0, 0, 0)
+    line.job_enqueue(job("e", depends_on=("c",)))
+    assert counts(line) == (2, 0, 1, 0)
+    run(line, "c")
+    assert counts(line) == (2, 0, 0, 0)
+
+
+def test_heads_say_since_when_the_first_waits(store: Store) -> None:
+    for name in ("q", "other", "held", "empty", "blocked"):
+        queue(store, name)
+    machine(store)
+    enqueue(store, "a", submitted_at=at(-50))
+    enqueue(store, "b", submitted_at=at(-10))
+    enqueue(store, "c", queue="other", submitted_at=at(-70))
+    enqueue(store, "d", queue="held", submitted_at=at(-90))
+    enqueue(store, "e", queue="blocked", depends_on=("d",))
+    claim(store, "held")
+    asked = ["q", "other", "held", "empty", "blocked", "nowhere"]
+    assert store.queue_heads(asked) == {"q": at(-50), "other": at(-70)}
+    assert store.queue_heads(["other"]) == {"other": at(-70)}
+    assert store.queue_heads([]) == {}
+    run(store, "a")
+    assert store.queue_heads(["q"]) == {"q": at(-10)}
+
+
+def waited(store: Store, **changes: Any) -> list[float]:
+    return list(store.queue_waits("q", **changes))
+
+
+def heard_of(store: Store) -> None:
+    """The machine's agent has spoken: what was claimed is known for sure."""
+    store.machine_beat("m-1", now=at(1000))
+
+
+def test_waits_are_those_of_the_last_claims_newest_first(store: Store) -> None:
+    queue(store)
+    queue(store, "other")
+    machine(store)
+    for number, second in enumerate((0, 5, 30)):
+        enqueue(store, f"j-{number}", submitted_at=at(-10 * number))
+        [held] = claim(store, now=at(second))
+        store.job_start(held.id, held.epoch, now=at(second + 1))
+    enqueue(store, "elsewhere", queue="other", submitted_at=at(-999))
+    claim(store, "other", now=at(40))
+    enqueue(store, "waits", submitted_at=at(-999))
+    heard_of(store)
+    assert waited(store) == [50, 15, 0]
+    assert waited(store, limit=2) == [50, 15]
+    assert list(store.queue_waits("nowhere")) == []
+
+
+def test_only_the_first_wait_of_a_job_counts(store: Store) -> None:
+    queue(store)
+    machine(store)
+    enqueue(store, "j-1", submitted_at=at(-7))
+    [held] = claim(store)
+    back(store, held, now=at(100))
+    run(store, "j-1", now=at(200))
+    heard_of(store)
+    assert [each.number for each in store.job_attempts("j-1")] == [1, 2]
+    assert waited(store) == [7]
+
+
+def test_a_wait_by_a_clock_that_went_back_is_nought(store: Store) -> None:
+    queue(store)
+    machine(store)
+    enqueue(store, "j-1", submitted_at=at(60))
+    run(store, "j-1", now=at(0))
+    heard_of(store)
+    assert waited(store) == [0]
+
+
+# ------------------------------------------------------------------------------ waiting groups
 
 
 def test_groups_count_waiting_work_by_queue_priority_and_need(store: Store) -> None:
@@ -128,36 +207,63 @@ def test_groups_count_waiting_work_by_queue_priority_and_need(store: Store) -> N
     enqueue(store, "high", need=ONE_GPU, priority=7, submitted_at=at(-1))
     enqueue(store, "future", need=CPU, not_before=at(60))
     enqueue(store, "there", queue="other", need=CPU, submitted_at=at(-5))
-    groups = store.waiting_groups(
-        ["other", "q", "nowhere"], ripe_before={"q": at(-90), "other": at(-6)}, now=NOW
-    )
-    shared = {"queue": "q", "priority": 0}
-    assert groups == (
-        WaitingGroup(queue="other", priority=0, need=CPU, count=1, ripe=0, oldest_at=at(-5)),
-        WaitingGroup(queue="q", priority=7, need=ONE_GPU, count=1, ripe=0, oldest_at=at(-1)),
-        WaitingGroup(**shared, need=CPU, count=2, ripe=2, oldest_at=at(-100)),  # type: ignore[arg-type]
-        WaitingGroup(**shared, need=ONE_GPU, count=2, ripe=1, oldest_at=at(-90)),  # type: ignore[arg-type]
-    )
+    store.job_enqueue(job("blocked", depends_on=("c-1",)))
+
+    def group(need: Need, count: int, ripe: int, oldest: float, **changes: Any) -> WaitingGroup:
+        values: dict[str, Any] = {"queue": "q", "priority": 0, **changes}
+        since = at(oldest)
+        return WaitingGroup(
+            **values, need=need, count=count, ripe=ripe, oldest_at=since, aged_at=since
+        )
+
+    ripe_before = {"q": at(-90), "other": at(-6)}
+    assert groups(store, "other", "q", "nowhere", ripe_before=ripe_before) == [
+        group(CPU, 1, 0, -5, queue="other"),
+        group(ONE_GPU, 1, 0, -1, priority=7),
+        group(CPU, 2, 2, -100),
+        group(ONE_GPU, 2, 1, -90),
+    ]
 
 
 def test_groups_are_in_the_order_of_their_first_job(line: Store) -> None:
     enqueue(line, "cpu", need=CPU)
-
-    def needs() -> list[Need]:
-        groups = line.waiting_groups(["q"], ripe_before={}, now=NOW)
-        return [group.need for group in groups]
-
-    assert needs() == [ONE_GPU, CPU]
+    assert [group.need for group in groups(line)] == [ONE_GPU, CPU]
     move(line, "cpu", "top")
-    assert needs() == [CPU, ONE_GPU]
+    assert [group.need for group in groups(line)] == [CPU, ONE_GPU]
 
 
 def test_groups_include_paused_queues_and_leave_out_held_jobs(line: Store) -> None:
     claim(line)
-    record = line.queue_get("q")
-    line.queue_put(replace(record, paused=True, version=2), expected_version=1)
-    [group] = line.waiting_groups(["q"], ripe_before={"q": NOW}, now=NOW)
+    change_queue(line, paused=True)
+    [group] = groups(line, ripe_before={"q": NOW})
     assert (group.count, group.ripe) == (3, 3)
+
+
+def test_a_group_says_since_when_it_waits_at_its_priority(line: Store) -> None:
+    line.queue_promote("q", waiting_since=at(60), now=at(120))
+    enqueue(line, "new", priority=1, submitted_at=at(100))
+    [group] = groups(line, now=at(130))
+    assert (group.count, group.oldest_at, group.aged_at) == (5, NOW, at(100))
+    line.job_cancel("new", reason=BECAUSE, now=at(130))
+    [group] = groups(line, now=at(130))
+    assert (group.oldest_at, group.aged_at) == (NOW, at(120))
+
+
+def test_a_count_may_stop_and_says_so(line: Store) -> None:
+    enqueue(line, "e", "f", priority=5)
+    enqueue(line, "cpu", need=CPU)
+    exact = {(group.priority, group.need): group.count for group in groups(line)}
+    assert exact == {(5, ONE_GPU): 2, (0, ONE_GPU): 4, (0, CPU): 1}
+    for limit in (1, 2, 3, 5):
+        cut = groups(line, limit=limit)
+        assert all(group.count <= exact[group.priority, group.need] for group in cut)
+        gpu = [group for group in cut if group.need == ONE_GPU]
+        assert sum(group.count for group in gpu) >= limit
+        if sum(group.count for group in gpu) < 6:
+            assert not all(group.exact for group in gpu)
+        for group in cut:
+            assert not group.exact or group.count == exact[group.priority, group.need]
+    assert all(group.exact for group in groups(line, limit=6))
 
 
 # ------------------------------------------------------------------------------------- clear
@@ -173,6 +279,28 @@ def test_clear_cancels_what_waits_and_does_not_touch_what_runs(line: Store) -> N
     gone = line.job_get("c")
     assert (gone.state, gone.finished_at, gone.reason) == (JobState.CANCELLED, at(5), BECAUSE)
     assert gone.version == 2
+    assert line.queue_clear("q", now=at(6), reason=BECAUSE) == ()
+
+
+def test_clear_takes_delayed_and_blocked_jobs_too_and_lists_the_blocked_last(line: Store) -> None:
+    queue(line, "other")
+    [held] = claim(line)
+    enqueue(line, "later", "sooner", not_before=at(900), priority=9)
+    enqueue(line, "urgent", priority=3)
+    enqueue(line, "after-held", "after-b", depends_on=("a",))
+    line.job_enqueue(job("after-c", depends_on=("c",), priority=99))
+    enqueue(line, "elsewhere", queue="other", depends_on=("c",))
+    cleared = line.queue_clear("q", now=at(5), reason=BECAUSE)
+    assert list(cleared[:4]) == ["urgent", "b", "c", "d"]
+    assert sorted(cleared[4:6]) == ["later", "sooner"]
+    assert sorted(cleared[6:]) == ["after-b", "after-c", "after-held"]
+    for job_id in cleared:
+        gone = line.job_get(job_id)
+        assert (gone.state, gone.finished_at) == (JobState.CANCELLED, at(5))
+    assert line.job_get("elsewhere").state is JobState.CANCELLED, "it would never have started"
+    assert counts(line) == (0, 0, 0, 1)
+    assert end(line, held).state is JobState.SUCCEEDED
+    assert line.job_get("after-held").state is JobState.CANCELLED
     assert line.queue_clear("q", now=at(6), reason=BECAUSE) == ()
 
 
@@ -251,16 +379,18 @@ def test_a_job_moves_to_another_queue(line: Store) -> None:
 def test_two_hundred_moves_into_the_same_gap_keep_the_order(line: Store) -> None:
     for number in range(100):
         move(line, "c", "before", "b")
-        assert claim_order(line) == ["a", "c", "b", "d"], number
+        if number % 10 == 9:
+            assert claim_order(line) == ["a", "c", "b", "d"], number
         move(line, "b", "before", "c")
-        assert claim_order(line) == ["a", "b", "c", "d"], number
+        if number % 10 == 9:
+            assert claim_order(line) == ["a", "b", "c", "d"], number
     positions = [line.job_get(each).position for each in "abcd"]
     assert all(one < other for one, other in pairwise(positions))
 
 
 def test_a_held_job_keeps_its_place_while_others_move_around_it(line: Store) -> None:
     [held] = claim(line)
-    for _ in range(40):
+    for _ in range(20):
         move(line, "c", "after", "b")
         move(line, "b", "after", "c")
         move(line, "c", "before", "b")
@@ -297,7 +427,25 @@ def test_a_move_is_conditional_on_the_version(line: Store) -> None:
     assert line.job_get("c") == moved
 
 
+@pytest.mark.usefixtures("jumpy_threads")
+def test_of_many_moves_from_one_version_one_goes_through(line: Store) -> None:
+    def top(_: int) -> bool:
+        try:
+            line.job_move("d", queue="q", place=Place(where="top"), expected_version=1, now=NOW)
+        except Conflict:
+            return False
+        return True
+
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(top, range(8))).count(True) == 1
+    assert claim_order(line) == ["d", "a", "b", "c"]
+    assert line.job_get("d").version == 2
+
+
 def test_only_a_waiting_job_moves(line: Store) -> None:
+    line.job_enqueue(job("blocked", depends_on=("d",)))
+    with pytest.raises(Refused):
+        move(line, "blocked", "top")
     [held] = claim(line)
     with pytest.raises(Refused):
         move(line, "a", "bottom")
@@ -354,6 +502,25 @@ def test_ageing_promotes_once_per_span(store: Store) -> None:
     ]
     assert counts == [1, 0, 0, 1, 0, 0, 1]
     assert store.job_get("j").priority == 3
+
+
+def test_ageing_by_a_clock_that_went_back_does_nothing(store: Store) -> None:
+    queue(store)
+    enqueue(store, "j", submitted_at=NOW)
+    assert store.queue_promote("q", waiting_since=at(-3660), now=at(-3600)) == 0
+    assert store.queue_promote("q", waiting_since=at(10**8), now=at(10**8 + 60)) == 1
+    assert store.queue_promote("q", waiting_since=at(10), now=at(70)) == 0
+    assert store.job_get("j").priority == 1
+
+
+def test_a_job_given_back_keeps_its_age(store: Store) -> None:
+    queue(store)
+    machine(store)
+    enqueue(store, "j", submitted_at=at(-100))
+    [held] = claim(store)
+    back(store, held, now=at(50))
+    assert store.queue_promote("q", waiting_since=at(-60), now=at(60)) == 1
+    assert store.job_get("j").queued_at == at(-100)
 
 
 def test_ageing_of_a_queue_without_jobs_does_nothing(store: Store) -> None:

@@ -2,36 +2,59 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
+from itertools import islice
+from typing import TypeVar
 
 from control_plane.core.model import Cooldown, Event
-from control_plane.ports import Fence, Page, PlanRecord, StoredAnswer
+from control_plane.ports import Fence, HeldFence, Page, PlanRecord, Shared, StoredAnswer
 from control_plane.stores import cursors, transitions
 from control_plane.stores.memory.tables import Tables, atomic
+
+T = TypeVar("T")
 
 
 class Control(Tables):
     """`ports.ControlStore`."""
 
     @atomic
-    def lease_take(self, name: str, owner: str, *, ttl_s: float, now: datetime) -> Fence | None:
-        nobody = (Fence(name=name, owner="", generation=0), now)
-        held, expires_at = self._leases.get(name, nobody)
-        if held.owner not in ("", owner) and expires_at > now:
+    def shared_read(self) -> Shared:
+        return Shared(
+            autoscalers=_by_name(self._autoscalers),
+            queues=_by_name(self._queues),
+            leases=dict(self._leases),
+            cooldowns=_by_name(self._cooldowns),
+        )
+
+    @atomic
+    def lease_take(
+        self,
+        name: str,
+        owner: str,
+        *,
+        ttl_s: float,
+        now: datetime,
+        expected_generation: int | None = None,
+    ) -> Fence | None:
+        nobody = HeldFence(fence=Fence(name=name, owner="", generation=0), until=now)
+        held = self._leases.get(name, nobody)
+        if held.fence.owner not in ("", owner) and held.until > now:
             return None
-        taken = 0 if held.owner == owner else 1
-        fence = Fence(name=name, owner=owner, generation=held.generation + taken)
-        self._leases[name] = (fence, now + timedelta(seconds=ttl_s))
+        if expected_generation not in (None, held.fence.generation):
+            return None
+        taken = 0 if held.fence.owner == owner else 1
+        fence = Fence(name=name, owner=owner, generation=held.fence.generation + taken)
+        self._leases[name] = HeldFence(fence=fence, until=now + timedelta(seconds=ttl_s))
         return fence
 
     @atomic
     def lease_release(self, fence: Fence) -> None:
         held = self._leases.get(fence.name)
-        if held is not None and held[0] == fence:
+        if held is not None and held.fence == fence:
             # The generation stays: whoever comes next counts on from it.
-            self._leases[fence.name] = (replace(fence, owner=""), held[1])
+            self._leases[fence.name] = replace(held, fence=replace(fence, owner=""))
 
     @atomic
     def cooldown_put(self, cooldown: Cooldown) -> None:
@@ -39,7 +62,7 @@ class Control(Tables):
 
     @atomic
     def cooldown_list(self) -> Sequence[Cooldown]:
-        return tuple(self._cooldowns[key] for key in sorted(self._cooldowns))
+        return _by_name(self._cooldowns)
 
     @atomic
     def plan_put(self, record: PlanRecord, *, keep: int = 200) -> None:
@@ -53,20 +76,22 @@ class Control(Tables):
 
     @atomic
     def event_append(self, event: Event) -> None:
-        self._events.append(replace(event, seq=len(self._events) + 1))
+        self._last_event += 1
+        self._events[self._last_event] = replace(event, seq=self._last_event)
 
     @atomic
     def event_list(
         self, *, kind: str = "", subject: str = "", cursor: str = "", limit: int = 100
     ) -> Page[Event]:
         scope = ("events", kind, subject)
-        (behind,) = cursors.read(scope, cursor, (0,)) if cursor else (len(self._events) + 1,)
-        found = [
+        (behind,) = cursors.read(scope, cursor, (0,)) if cursor else (self._last_event + 1,)
+        found = (
             event
-            for event in reversed(self._events[: behind - 1])
-            if kind in ("", event.kind) and subject in ("", event.subject)
-        ]
-        return cursors.page(scope, found, limit, lambda event: (event.seq,))
+            for event in reversed(self._events.values())
+            if event.seq < behind and kind in ("", event.kind) and subject in ("", event.subject)
+        )
+        page = tuple(islice(found, limit + 1))
+        return cursors.page(scope, page, limit, lambda event: (event.seq,))
 
     @atomic
     def answer_begin(
@@ -99,3 +124,7 @@ class Control(Tables):
         """Newest first."""
         plans = [plan for plan in self._plans.values() if plan.autoscaler == autoscaler]
         return sorted(plans, key=lambda plan: (plan.at, plan.id), reverse=True)
+
+
+def _by_name(records: Mapping[str, T]) -> Sequence[T]:
+    return tuple(records[name] for name in sorted(records))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
+from control_plane.core.lifecycle import JOB_ENDED
 from control_plane.core.model import (
     Artifact,
     Attempt,
@@ -20,6 +22,7 @@ from control_plane.core.model import (
 from control_plane.errors import Conflict
 from control_plane.ports import Ending, Page, Place
 from control_plane.stores import cursors, transitions
+from control_plane.stores.limits import Room
 from control_plane.stores.memory.tables import Tables, atomic
 from control_plane.stores.placing import spot
 
@@ -31,14 +34,17 @@ class Jobs(Tables):
     def job_enqueue(self, job: Job, *, idempotency_key: str = "") -> tuple[Job, bool]:
         if idempotency_key in self._jobs_by_key:
             return self._jobs[self._jobs_by_key[idempotency_key]], False
+        transitions.check_new(job)
         self._queue(job.queue)
         if job.id in self._jobs:
             raise Conflict(f"there is a job {job.id} already")
-        placed = replace(job, position=self._fresh_position())
-        self._save(placed)
+        dependencies = [self._job(each) for each in job.depends_on]
+        stored = transitions.enqueued(job, dependencies, self._fresh_position())
+        self._save(stored)
         if idempotency_key:
             self._jobs_by_key[idempotency_key] = job.id
-        return placed, True
+            self._keys[job.id] = idempotency_key
+        return stored, True
 
     @atomic
     def job_get(self, job_id: str) -> Job:
@@ -67,9 +73,7 @@ class Jobs(Tables):
                 and (not states or job.state in states)
             ):
                 jobs.append(job)
-        return cursors.page(
-            scope, jobs, limit, lambda job: (job.submitted_at.astimezone(UTC).isoformat(), job.id)
-        )
+        return cursors.page(scope, jobs, limit, lambda job: (job.id,))
 
     @atomic
     def job_claim(
@@ -84,12 +88,15 @@ class Jobs(Tables):
         machine = self._machine(machine_id)
         if machine.state is not MachineState.READY:
             return ()
+        self._let_due_go(queues, now)
         claimed: list[Job] = []
-        for queue in queues:
-            while len(claimed) < limit and (job := self._next_fitting(queue, free, now)):
+        for queue in self._open_queues(queues):
+            room = self._room(queue)
+            while len(claimed) < limit and (job := self._next_fitting(queue, free, room, now)):
                 leased = transitions.leased(job, machine_id, now)
                 self._save(leased)
                 self._attempts.setdefault(job.id, []).append(transitions.attempt_of(leased, now))
+                room.take(job.owner)
                 free = free.less(job.spec.need)
                 claimed.append(leased)
         if claimed:
@@ -97,12 +104,19 @@ class Jobs(Tables):
         return tuple(claimed)
 
     @atomic
+    def job_release(self, *, now: datetime, limit: int = 1000) -> int:
+        due = self._let_due_go(sorted(self._waiting), now, limit=limit)
+        blocked = sorted(job_id for ids in self._blocked.values() for job_id in ids)
+        return due + self._look_again(blocked, now, limit=limit - due)
+
+    @atomic
     def job_start(self, job_id: str, epoch: int, *, now: datetime) -> Job:
         job = self._job(job_id)
         started = transitions.started(job, epoch, now)
         if started is not job:
             self._save(started)
-            self._attempts[job_id][-1] = replace(self._attempts[job_id][-1], started_at=now)
+            attempt = self._attempts[job_id][-1]
+            self._attempts[job_id][-1] = replace(attempt, started_at=started.started_at)
         return started
 
     @atomic
@@ -126,6 +140,8 @@ class Jobs(Tables):
         cancelled = transitions.cancelled(job, reason, now)
         if cancelled is not job:
             self._save(cancelled)
+        if cancelled.state is JobState.CANCELLED:
+            self._let_dependents_go(job_id, now)
         return cancelled
 
     @atomic
@@ -151,12 +167,9 @@ class Jobs(Tables):
 
     @atomic
     def job_leases(self, *, machine_id: str = "") -> Sequence[Lease]:
-        if machine_id:
-            held = [self._jobs[job_id] for job_id in self._held.get(machine_id, ())]
-        else:
-            held = list(self._held_jobs())
-        leases = [transitions.lease_of(job) for job in held]
-        return tuple(sorted(leases, key=lambda lease: (lease.leased_at, lease.job_id)))
+        if not machine_id:
+            return self._leases_of(self._held_jobs())
+        return self._leases_of(self._jobs[job_id] for job_id in self._held.get(machine_id, ()))
 
     @atomic
     def job_attempts(self, job_id: str) -> Sequence[Attempt]:
@@ -177,16 +190,16 @@ class Jobs(Tables):
         ]
         return tuple(sorted(found, key=lambda each: (each.leased_at, each.job_id, each.number)))
 
-    def _next_fitting(self, queue: str, free: Capacity, now: datetime) -> Job | None:
-        record, waiting = self._queues.get(queue), self._waiting.get(queue)
-        if record is None or record.paused or waiting is None:
-            return None
+    def _open_queues(self, names: Sequence[str]) -> Sequence[str]:
+        return [name for name in names if name in self._queues and not self._queues[name].paused]
 
+    def _next_fitting(self, queue: str, free: Capacity, room: Room, now: datetime) -> Job | None:
         def may_start(job_id: str) -> bool:
-            not_before = self._jobs[job_id].not_before
-            return not_before is None or not_before <= now
+            job = self._jobs[job_id]
+            # A look by a clock that was ahead may have let it go too early.
+            return room.admits(job.owner) and not transitions.delayed(job, now)
 
-        found = waiting.next_fitting(free, may_start)
+        found = self._waiting[queue].next_fitting(free, may_start)
         return None if found is None else self._jobs[found]
 
     def _end(self, job: Job, ended: Job, ending: Ending, now: datetime) -> Job:
@@ -200,29 +213,37 @@ class Jobs(Tables):
         machine = self._machines.get(job.machine_id)
         if machine is not None and job.machine_id not in self._held:
             self._machines[machine.id] = replace(machine, idle_since=now)
+        if ended.state in JOB_ENDED:
+            self._let_dependents_go(ended.id, now)
         return ended
 
     def _newest(self, scope: cursors.Scope, cursor: str) -> Iterator[Job]:
         """Jobs behind the cursor, newest first."""
-        behind: tuple[datetime, str] | None = None
+        end = len(self._ids)
         if cursor:
-            at, job_id = cursors.read(scope, cursor, ("", ""))
-            behind = (datetime.fromisoformat(at), job_id)
-        for spot_in_time in reversed(self._jobs_by_time):
-            if behind is None or spot_in_time < behind:
-                yield self._jobs[spot_in_time[1]]
+            (behind,) = cursors.read(scope, cursor, ("",))
+            end = bisect_left(self._ids, behind)
+        return (self._jobs[job_id] for job_id in reversed(self._ids[:end]))
 
     def _ready_page(self, queue: str, scope: cursors.Scope, cursor: str, limit: int) -> Page[Job]:
-        """Claim order: priority, position, id."""
-
-        def key(job: Job) -> cursors.Key:
-            return (-job.priority, job.position, job.id)
-
-        jobs = self._waiting_in_order(queue)
+        """Claim order, the delayed ones last."""
+        jobs = self._waiting_jobs(queue)
         if cursor:
-            behind = cursors.read(scope, cursor, (0, 0.0, ""))
-            jobs = [job for job in jobs if key(job) > behind]
-        return cursors.page(scope, jobs, limit, key)
+            behind = cursors.read(scope, cursor, (0, 0, 0.0, "", ""))
+            jobs = [job for job in jobs if self._turn(job) > behind]
+        return cursors.page(scope, jobs, limit, self._turn)
+
+    def _turn(self, job: Job) -> cursors.Key:
+        """The sort key of a waiting job among all that wait in its queue."""
+        if self._held_back(job) and job.not_before is not None:
+            return (
+                1,
+                0,
+                0.0,
+                job.not_before.astimezone(UTC).isoformat("T", "microseconds"),
+                job.id,
+            )
+        return (0, -job.priority, job.position, "", job.id)
 
 
 class _MemoryLine:
@@ -261,10 +282,11 @@ class _MemoryLine:
             self._jobs._save(replace(job, position=self.fresh(), version=job.version + 1))
 
     def _placed(self, priority: int) -> list[tuple[float, str]]:
-        """Waiting and held jobs of one priority, in order."""
+        """All jobs with a place in one priority, in order: waiting, blocked and held ones."""
         waiting = self._jobs._waiting_jobs(self._queue)
+        blocked = self._jobs._blocked_jobs(self._queue)
         return sorted(
             (job.position, job.id)
-            for job in (*waiting, *self._jobs._held_jobs())
+            for job in (*waiting, *blocked, *self._jobs._held_jobs())
             if job.queue == self._queue and job.priority == priority
         )

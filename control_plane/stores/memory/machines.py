@@ -7,10 +7,10 @@ from dataclasses import replace
 from datetime import datetime
 
 from control_plane.core.lifecycle import MACHINE_ENDED
-from control_plane.core.model import Machine
+from control_plane.core.model import Lease, Machine
 from control_plane.ports import Fence
 from control_plane.stores import transitions
-from control_plane.stores.memory.tables import Tables, atomic
+from control_plane.stores.memory.tables import ALL, Tables, atomic
 
 
 class Machines(Tables):
@@ -41,6 +41,14 @@ class Machines(Tables):
             and not (open_only and machine.state in MACHINE_ENDED)
         ]
         return tuple(sorted(found, key=lambda each: (each.planned_at, each.id))[:limit])
+
+    @atomic
+    def fleet_read(
+        self,
+        *,
+        sure: bool = True,  # noqa: ARG002 - nothing here ever lags behind
+    ) -> tuple[Sequence[Machine], Sequence[Lease]]:
+        return self.machine_list(limit=ALL), self._leases_of(self._held_jobs())
 
     @atomic
     def machine_beat(self, machine_id: str, *, now: datetime) -> Machine:

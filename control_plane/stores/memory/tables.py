@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import threading
 from bisect import bisect_left, insort
-from collections.abc import Callable, Iterator
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from functools import wraps
 from typing import Concatenate, ParamSpec, TypeVar
 
+from control_plane.core.lifecycle import JOB_ENDED
 from control_plane.core.model import (
     Artifact,
     Attempt,
@@ -17,6 +19,7 @@ from control_plane.core.model import (
     Event,
     Job,
     JobState,
+    Lease,
     Machine,
     Need,
     PriceInterval,
@@ -24,44 +27,58 @@ from control_plane.core.model import (
 )
 from control_plane.core.policy import AutoscalerRecord
 from control_plane.errors import FencedOut, NotFound
-from control_plane.ports import Fence, PlanRecord, StoredAnswer
+from control_plane.ports import Fence, HeldFence, PlanRecord, StoredAnswer
 from control_plane.stores import transitions
+from control_plane.stores.figures import Figures
+from control_plane.stores.limits import Room, room
 
 Spot = tuple[float, str]
 """Position and id: the order inside one priority."""
 
+ALL = 1 << 62
+"""More than there will ever be of anything."""
+
 
 class Waiting:
-    """What waits in one queue, grouped by priority and need, so that a claim looks at one job of
-    each kind instead of at every job."""
+    """What waits in one queue: the line, grouped by priority and need, so that a claim looks at one
+    job of each kind instead of at every job; and beside it the delayed ones by their time."""
 
     def __init__(self) -> None:
         self.groups: dict[tuple[int, Need], list[Spot]] = {}
         """Each sorted; never empty."""
+        self.delayed: list[tuple[datetime, str]] = []
+        """Sorted."""
 
-    def add(self, job: Job) -> None:
-        insort(self.groups.setdefault((job.priority, job.spec.need), []), (job.position, job.id))
+    def add(self, job: Job, *, held_back: bool) -> None:
+        if held_back and job.not_before is not None:
+            insort(self.delayed, (job.not_before, job.id))
+        else:
+            kind = (job.priority, job.spec.need)
+            insort(self.groups.setdefault(kind, []), (job.position, job.id))
 
-    def remove(self, job: Job) -> None:
+    def remove(self, job: Job, *, held_back: bool) -> None:
+        if held_back and job.not_before is not None:
+            del self.delayed[bisect_left(self.delayed, (job.not_before, job.id))]
+            return
         kind = (job.priority, job.spec.need)
         spots = self.groups[kind]
         del spots[bisect_left(spots, (job.position, job.id))]
         if not spots:
             del self.groups[kind]
 
-    def ids(self) -> Iterator[str]:
-        """Ids in no order."""
-        return (job_id for spots in self.groups.values() for _, job_id in spots)
-
-    def in_order(self) -> list[str]:
-        """Ids in claim order."""
+    def line(self) -> list[str]:
+        """Ids in claim order, without the delayed ones."""
         spots = (
             (-priority, *spot) for (priority, _), group in self.groups.items() for spot in group
         )
         return [job_id for _, _, job_id in sorted(spots)]
 
+    def ids(self) -> list[str]:
+        """All ids: those in the line in claim order, then the delayed ones by their time."""
+        return [*self.line(), *(job_id for _, job_id in self.delayed)]
+
     def next_fitting(self, free: Capacity, may_start: Callable[[str], bool]) -> str | None:
-        """The first job in claim order that fits into `free` and may start."""
+        """The first job of the line that fits into `free` and may start."""
         firsts = (
             (-priority, *first)
             for (priority, need), spots in self.groups.items()
@@ -78,15 +95,28 @@ class Tables:
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
+        self._figures = Figures()
         self._autoscalers: dict[str, AutoscalerRecord] = {}
         self._autoscaler_versions: dict[str, list[AutoscalerRecord]] = {}
         self._queues: dict[str, QueueRecord] = {}
         self._jobs: dict[str, Job] = {}
-        self._jobs_by_time: list[tuple[datetime, str]] = []
+        self._ids: list[str] = []
+        """Of all jobs, sorted."""
         self._jobs_by_key: dict[str, str] = {}
-        self._waiting: dict[str, Waiting] = {}
+        self._keys: dict[str, str] = {}
+        """Idempotency keys by job."""
+        self._waiting: defaultdict[str, Waiting] = defaultdict(Waiting)
+        """By queue."""
+        self._let_go: set[str] = set()
+        """Delayed jobs whose time a look has found come."""
+        self._blocked: defaultdict[str, set[str]] = defaultdict(set)
+        """Blocked jobs by queue."""
+        self._dependents: dict[str, set[str]] = {}
+        """Blocked jobs by each job they depend on; no empty sets."""
         self._held: dict[str, set[str]] = {}
         """Job ids by the machine that has them; no empty sets."""
+        self._running: defaultdict[str, Counter[str]] = defaultdict(Counter)
+        """How many jobs machines have, by queue and owner."""
         self._promoted_at: dict[str, datetime] = {}
         self._position = 0
         self._attempts: dict[str, list[Attempt]] = {}
@@ -94,10 +124,12 @@ class Tables:
         self._machines: dict[str, Machine] = {}
         self._prices: dict[str, dict[datetime, PriceInterval]] = {}
         """By machine and start."""
-        self._leases: dict[str, tuple[Fence, datetime]] = {}
+        self._leases: dict[str, HeldFence] = {}
         self._cooldowns: dict[str, Cooldown] = {}
         self._plans: dict[str, PlanRecord] = {}
-        self._events: list[Event] = []
+        self._events: dict[int, Event] = {}
+        """By number, in order."""
+        self._last_event = 0
         self._answers: dict[str, tuple[datetime, StoredAnswer]] = {}
 
     def _job(self, job_id: str) -> Job:
@@ -115,49 +147,116 @@ class Tables:
             raise NotFound(f"there is no machine {machine_id}")
         return self._machines[machine_id]
 
+    # ------------------------------------------------------------- jobs and what is derived
+
     def _save(self, job: Job) -> None:
         """Write a job, new or changed, and keep what is derived from it."""
         old = self._jobs.get(job.id)
         if old is None:
-            insort(self._jobs_by_time, (job.submitted_at, job.id))
+            insort(self._ids, job.id)
         else:
             self._leave(old)
         self._jobs[job.id] = job
         if job.state is JobState.QUEUED:
-            self._waiting.setdefault(job.queue, Waiting()).add(job)
+            self._waiting[job.queue].add(job, held_back=self._held_back(job))
+        elif job.state is JobState.BLOCKED:
+            self._blocked[job.queue].add(job.id)
+            for dependency in job.depends_on:
+                self._dependents.setdefault(dependency, set()).add(job.id)
         elif job.state in transitions.HELD:
             self._held.setdefault(job.machine_id, set()).add(job.id)
+            self._running[job.queue][job.owner] += 1
 
     def _leave(self, job: Job) -> None:
         if job.state is JobState.QUEUED:
-            self._waiting[job.queue].remove(job)
+            self._waiting[job.queue].remove(job, held_back=self._held_back(job))
+        elif job.state is JobState.BLOCKED:
+            self._blocked[job.queue].remove(job.id)
+            for dependency in job.depends_on:
+                _take_out(self._dependents, dependency, job.id)
         elif job.state in transitions.HELD:
-            self._held[job.machine_id].remove(job.id)
-            if not self._held[job.machine_id]:
-                del self._held[job.machine_id]
+            _take_out(self._held, job.machine_id, job.id)
+            self._running[job.queue][job.owner] -= 1
+
+    def _held_back(self, job: Job) -> bool:
+        return transitions.held_back(job) and job.id not in self._let_go
+
+    def _let_due_go(self, queues: Iterable[str], now: datetime, *, limit: int = ALL) -> int:
+        """Put delayed jobs whose time has come into their lines; returns how many."""
+        due = [
+            self._jobs[job_id]
+            for queue in queues
+            for not_before, job_id in self._waiting[queue].delayed
+            if not_before <= now
+        ]
+        for job in due[:limit]:
+            self._leave(job)
+            self._let_go.add(job.id)
+            self._waiting[job.queue].add(job, held_back=False)
+        return len(due[:limit])
+
+    def _let_dependents_go(self, ended: str, now: datetime) -> None:
+        """What follows for blocked jobs from the end of a job."""
+        self._look_again(self._dependents_of(ended), now)
+
+    def _look_again(self, blocked: Iterable[str], now: datetime, *, limit: int = ALL) -> int:
+        """Let go or cancel those of these blocked jobs that have nothing to wait for, and so on
+        down the line; returns how many moved."""
+        moved = 0
+        line = deque(blocked)
+        while line and moved < limit:
+            job = self._jobs[line.popleft()]
+            after = transitions.unblocked(job, self._dependencies(job), now)
+            if after is job:
+                continue
+            self._save(after)
+            moved += 1
+            if after.state in JOB_ENDED:
+                line.extend(self._dependents_of(after.id))
+        return moved
+
+    def _dependents_of(self, job_id: str) -> Sequence[str]:
+        return sorted(self._dependents.get(job_id, ()))
+
+    def _dependencies(self, job: Job) -> Sequence[Job]:
+        # One that is forgotten by now has succeeded: else this job would not wait any more.
+        return [self._jobs[each] for each in job.depends_on if each in self._jobs]
 
     def _fresh_position(self) -> float:
         self._position += 1
         return float(self._position)
 
-    def _waiting_jobs(self, queue: str) -> Iterator[Job]:
-        """What waits in a queue, in no order."""
-        waiting = self._waiting.get(queue, Waiting())
-        return (self._jobs[job_id] for job_id in waiting.ids())
+    def _waiting_jobs(self, queue: str) -> Sequence[Job]:
+        """What waits in a queue: the line in claim order, then the delayed ones by their time."""
+        return [self._jobs[job_id] for job_id in self._waiting[queue].ids()]
 
-    def _waiting_in_order(self, queue: str) -> list[Job]:
-        waiting = self._waiting.get(queue, Waiting())
-        return [self._jobs[job_id] for job_id in waiting.in_order()]
+    def _blocked_jobs(self, queue: str) -> Sequence[Job]:
+        """What waits for other jobs in a queue, by id."""
+        return [self._jobs[job_id] for job_id in sorted(self._blocked[queue])]
 
     def _held_jobs(self) -> Iterator[Job]:
         return (self._jobs[job_id] for held in self._held.values() for job_id in held)
 
+    def _leases_of(self, held: Iterable[Job]) -> Sequence[Lease]:
+        """Oldest first."""
+        leases = [transitions.lease_of(job) for job in held]
+        return tuple(sorted(leases, key=lambda lease: (lease.leased_at, lease.job_id)))
+
+    def _room(self, queue: str) -> Room:
+        return room(self._queues[queue], self._running[queue])
+
     def _check_fence(self, fence: Fence) -> None:
-        if fence.name not in self._leases or self._leases[fence.name][0] != fence:
+        if fence.name not in self._leases or self._leases[fence.name].fence != fence:
             raise FencedOut(
                 f"{fence.owner} no longer controls {fence.name}: "
                 f"generation {fence.generation} is over"
             )
+
+
+def _take_out(sets: dict[str, set[str]], key: str, member: str) -> None:
+    sets[key].remove(member)
+    if not sets[key]:
+        del sets[key]
 
 
 S = TypeVar("S", bound=Tables)

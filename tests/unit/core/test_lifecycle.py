@@ -10,6 +10,7 @@ import pytest
 
 from control_plane.core.lifecycle import (
     COUNTED,
+    DEAD_LETTERS,
     IN_FLIGHT,
     JOB_EDGES,
     JOB_ENDED,
@@ -36,9 +37,11 @@ def test_every_machine_state_can_be_reached_from_the_intent() -> None:
     assert reachable(MACHINE_EDGES, MachineState.PLANNED) == set(MachineState)
 
 
-def test_every_job_state_can_be_reached_from_the_draft() -> None:
-    """No state is dead text."""
-    assert reachable(JOB_EDGES, JobState.DRAFT) == set(JobState)
+def test_every_job_state_can_be_reached_from_where_jobs_begin() -> None:
+    """No state is dead text. A job begins as a draft, or blocked when it depends on others."""
+    draft, blocked = (reachable(JOB_EDGES, start) for start in (JobState.DRAFT, JobState.BLOCKED))
+    assert draft | blocked == set(JobState)
+    assert blocked - {JobState.BLOCKED} == draft - {JobState.DRAFT}
 
 
 @pytest.mark.parametrize("state", sorted(set(MachineState) - MACHINE_ENDED))
@@ -66,6 +69,19 @@ def test_the_ended_states_are_these() -> None:
     assert {MachineState.PLANNED, MachineState.LAUNCHING, MachineState.BOOTING} == IN_FLIGHT
 
 
+def test_dead_letters_are_the_ends_that_nobody_wanted() -> None:
+    """What succeeded and what somebody cancelled asks for no attention."""
+    assert {JobState.FAILED, JobState.EXHAUSTED} == DEAD_LETTERS
+    assert DEAD_LETTERS < JOB_ENDED
+
+
+def test_a_blocked_job_waits_or_is_cancelled_next() -> None:
+    """It can neither be given to a machine nor fail before it has waited its turn, and none that
+    waits once is ever blocked again."""
+    assert JOB_EDGES[JobState.BLOCKED] == {JobState.QUEUED, JobState.CANCELLED}
+    assert [old for old, news in JOB_EDGES.items() if JobState.BLOCKED in news] == []
+
+
 @pytest.mark.parametrize(("old", "new"), list(product(MachineState, MachineState)))
 def test_a_machine_moves_along_its_edges_only(old: MachineState, new: MachineState) -> None:
     """Each of the 11 x 11 moves is allowed or raises; staying is always allowed."""
@@ -78,7 +94,7 @@ def test_a_machine_moves_along_its_edges_only(old: MachineState, new: MachineSta
 
 @pytest.mark.parametrize(("old", "new"), list(product(JobState, JobState)))
 def test_a_job_moves_along_its_edges_only(old: JobState, new: JobState) -> None:
-    """Each of the 8 x 8 moves is allowed or raises; staying is always allowed."""
+    """Each of the 9 x 9 moves is allowed or raises; staying is always allowed."""
     if new is old or new in JOB_EDGES[old]:
         check_job(old, new)
         return
