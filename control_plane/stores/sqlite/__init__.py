@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from control_plane.ports import Store
+from control_plane.ports import OperationFigures, Store
+from control_plane.stores.figures import counted
+from control_plane.stores.sqlite.attempts import Attempts
 from control_plane.stores.sqlite.autoscalers import Autoscalers
 from control_plane.stores.sqlite.control import Control
 from control_plane.stores.sqlite.database import Database, Durability
 from control_plane.stores.sqlite.jobs import Jobs
+from control_plane.stores.sqlite.leases import Leases
 from control_plane.stores.sqlite.ledger import Ledger
 from control_plane.stores.sqlite.machines import Machines
 from control_plane.stores.sqlite.queues import Queues
+from control_plane.stores.sqlite.transfers import Transfers
 
 
-class SqliteStore(Autoscalers, Queues, Jobs, Machines, Ledger, Control):
+@counted
+class SqliteStore(
+    Autoscalers, Queues, Jobs, Leases, Attempts, Machines, Ledger, Control, Transfers
+):
     """`ports.Store` in the file `path`, which is made when missing.
 
     Any number of threads may call it, and other processes may have the file open. Every write is
@@ -23,6 +31,15 @@ class SqliteStore(Autoscalers, Queues, Jobs, Machines, Ledger, Control):
 
     def __init__(self, path: Path, *, durability: Durability = "full") -> None:
         super().__init__(Database(path, durability=durability))
+
+    def figures(self) -> Mapping[str, OperationFigures]:
+        return self._figures.read()
+
+    def together(self, work: Callable[[], None]) -> None:
+        """Let all that `work` does with this store, in the thread it is called in, be one trip to
+        the disk. Nothing of it may be told to anybody before this returns; when this raises, it is
+        not known what was done. `work` may be called a second time."""
+        self._database.together(work)
 
     def close(self) -> None:
         """Let go of the file. Further calls raise `Unavailable`."""

@@ -25,24 +25,19 @@ class Autoscalers(Table):
         stored = row[0] if row else 0
         what = f"autoscaler {record.name}"
         transitions.check_version(what, stored, record.version, expected_version)
-        data = rows.dumps(record)
-        tx.execute(
-            "insert or replace into autoscalers values (?, ?, ?)",
-            (record.name, record.version, data),
-        )
-        tx.execute("insert into autoscaler_versions values (null, ?, ?)", (record.name, data))
+        put_autoscaler(tx, record)
+        put_version(tx, record)
 
     @reads
     def autoscaler_get(self, tx: sqlite3.Connection, name: str) -> AutoscalerRecord:
         row = tx.execute("select data from autoscalers where name = ?", (name,)).fetchone()
         if row is None:
             raise NotFound(f"there is no autoscaler {name}")
-        return rows.loads(AutoscalerRecord, row[0])
+        return rows.loads_again(AutoscalerRecord, row[0])
 
     @reads
     def autoscaler_list(self, tx: sqlite3.Connection) -> Sequence[AutoscalerRecord]:
-        found = tx.execute("select data from autoscalers order by name")
-        return tuple(rows.loads(AutoscalerRecord, row[0]) for row in found)
+        return all_autoscalers(tx)
 
     @reads
     def autoscaler_history(
@@ -57,3 +52,24 @@ class Autoscalers(Table):
     @writes
     def autoscaler_remove(self, tx: sqlite3.Connection, name: str) -> None:
         tx.execute("delete from autoscalers where name = ?", (name,))
+
+
+def put_autoscaler(tx: sqlite3.Connection, record: AutoscalerRecord) -> None:
+    """Write the current version over what is there."""
+    tx.execute(
+        "insert or replace into autoscalers values (?, ?, ?)",
+        (record.name, record.version, rows.dumps(record)),
+    )
+
+
+def put_version(tx: sqlite3.Connection, record: AutoscalerRecord) -> None:
+    """Add a version to the history."""
+    tx.execute(
+        "insert into autoscaler_versions values (null, ?, ?)", (record.name, rows.dumps(record))
+    )
+
+
+def all_autoscalers(tx: sqlite3.Connection) -> Sequence[AutoscalerRecord]:
+    """Current versions by name."""
+    found = tx.execute("select data from autoscalers order by name")
+    return tuple(rows.loads_again(AutoscalerRecord, row[0]) for row in found)

@@ -9,18 +9,36 @@ from datetime import datetime, timedelta
 
 from control_plane.core.model import Cooldown, Event
 from control_plane.errors import FencedOut
-from control_plane.ports import Fence, Page, PlanRecord, StoredAnswer
+from control_plane.ports import Fence, HeldFence, Page, PlanRecord, Shared, StoredAnswer
 from control_plane.stores import cursors, transitions
 from control_plane.stores.sqlite import rows
+from control_plane.stores.sqlite.autoscalers import all_autoscalers
 from control_plane.stores.sqlite.database import Table, reads, writes
+from control_plane.stores.sqlite.queues import all_queues
 
 
 class Control(Table):
     """`ports.ControlStore`."""
 
+    @reads
+    def shared_read(self, tx: sqlite3.Connection) -> Shared:
+        return Shared(
+            autoscalers=all_autoscalers(tx),
+            queues=all_queues(tx),
+            leases={held.fence.name: held for held in all_leases(tx)},
+            cooldowns=_cooldowns(tx),
+        )
+
     @writes
     def lease_take(
-        self, tx: sqlite3.Connection, name: str, owner: str, *, ttl_s: float, now: datetime
+        self,
+        tx: sqlite3.Connection,
+        name: str,
+        owner: str,
+        *,
+        ttl_s: float,
+        now: datetime,
+        expected_generation: int | None = None,
     ) -> Fence | None:
         row = tx.execute(
             "select owner, generation, expires_at from leases where name = ?", (name,)
@@ -28,13 +46,13 @@ class Control(Table):
         holder, generation, expires_at = row or ("", 0, "")
         if holder not in ("", owner) and expires_at > rows.text(now):
             return None
+        if expected_generation not in (None, generation):
+            return None
         if holder != owner:
             generation += 1
-        until = rows.text(now + timedelta(seconds=ttl_s))
-        tx.execute(
-            "insert or replace into leases values (?, ?, ?, ?)", (name, owner, generation, until)
-        )
-        return Fence(name=name, owner=owner, generation=generation)
+        fence = Fence(name=name, owner=owner, generation=generation)
+        put_lease(tx, HeldFence(fence=fence, until=now + timedelta(seconds=ttl_s)))
+        return fence
 
     @writes
     def lease_release(self, tx: sqlite3.Connection, fence: Fence) -> None:
@@ -46,22 +64,15 @@ class Control(Table):
 
     @writes
     def cooldown_put(self, tx: sqlite3.Connection, cooldown: Cooldown) -> None:
-        tx.execute(
-            "insert or replace into cooldowns values (?, ?)", (cooldown.key, rows.dumps(cooldown))
-        )
+        put_cooldown(tx, cooldown)
 
     @reads
     def cooldown_list(self, tx: sqlite3.Connection) -> Sequence[Cooldown]:
-        found = tx.execute("select data from cooldowns order by key")
-        return tuple(rows.loads(Cooldown, row[0]) for row in found)
+        return _cooldowns(tx)
 
     @writes
     def plan_put(self, tx: sqlite3.Connection, record: PlanRecord, *, keep: int = 200) -> None:
-        at = rows.text(record.at)
-        tx.execute(
-            "insert or replace into plans values (?, ?, ?, ?, ?)",
-            (record.id, record.autoscaler, at, record.plan, record.snapshot),
-        )
+        put_plan(tx, record)
         tx.execute(
             "delete from plans where id in (select id from plans where autoscaler = ? "
             "order by at desc, id desc limit -1 offset ?)",
@@ -90,10 +101,7 @@ class Control(Table):
 
     @writes
     def event_append(self, tx: sqlite3.Connection, event: Event) -> None:
-        tx.execute(
-            "insert into events values (null, ?, ?, ?)",
-            (event.kind, event.subject, rows.dumps(event)),
-        )
+        put_event(tx, event)
 
     @reads
     def event_list(
@@ -171,3 +179,52 @@ def check_fence(tx: sqlite3.Connection, fence: Fence) -> None:
         raise FencedOut(
             f"{fence.owner} no longer controls {fence.name}: generation {fence.generation} is over"
         )
+
+
+def put_lease(tx: sqlite3.Connection, held: HeldFence) -> None:
+    """Write a controller lease over what is there."""
+    fence = held.fence
+    tx.execute(
+        "insert or replace into leases values (?, ?, ?, ?)",
+        (fence.name, fence.owner, fence.generation, rows.text(held.until)),
+    )
+
+
+def all_leases(tx: sqlite3.Connection) -> Sequence[HeldFence]:
+    """Controller leases by name."""
+    found = tx.execute("select name, owner, generation, expires_at from leases order by name")
+    return tuple(
+        HeldFence(
+            fence=Fence(name=name, owner=owner, generation=generation),
+            until=datetime.fromisoformat(expires_at),
+        )
+        for name, owner, generation, expires_at in found
+    )
+
+
+def put_cooldown(tx: sqlite3.Connection, cooldown: Cooldown) -> None:
+    """Write a cool-down over what is there."""
+    tx.execute(
+        "insert or replace into cooldowns values (?, ?)", (cooldown.key, rows.dumps(cooldown))
+    )
+
+
+def put_plan(tx: sqlite3.Connection, record: PlanRecord) -> None:
+    """Write a plan over what is there."""
+    tx.execute(
+        "insert or replace into plans values (?, ?, ?, ?, ?)",
+        (record.id, record.autoscaler, rows.text(record.at), record.plan, record.snapshot),
+    )
+
+
+def put_event(tx: sqlite3.Connection, event: Event) -> None:
+    """Write an event under its number, or under the next one when it has none."""
+    tx.execute(
+        "insert or replace into events (seq, kind, subject, data, at) values (?, ?, ?, ?, ?)",
+        (event.seq or None, event.kind, event.subject, rows.dumps(event), rows.text(event.at)),
+    )
+
+
+def _cooldowns(tx: sqlite3.Connection) -> Sequence[Cooldown]:
+    found = tx.execute("select data from cooldowns order by key")
+    return tuple(rows.loads_again(Cooldown, row[0]) for row in found)

@@ -25,7 +25,7 @@ class Ledger(Table):
         if row and transitions.same_interval(rows.loads(PriceInterval, row[0]), interval):
             return
         _close(tx, interval.machine_id, interval.started_at)
-        _put(tx, interval)
+        put_interval(tx, interval)
 
     @writes
     def price_close(self, tx: sqlite3.Connection, machine_id: str, *, at: datetime) -> None:
@@ -48,10 +48,11 @@ def _close(tx: sqlite3.Connection, machine_id: str, at: datetime) -> None:
         "select data from prices where machine_id = ? and ended_at is null", (machine_id,)
     ).fetchall():
         interval = rows.loads(PriceInterval, data)
-        _put(tx, replace(interval, ended_at=max(at, interval.started_at)))
+        put_interval(tx, replace(interval, ended_at=max(at, interval.started_at)))
 
 
-def _put(tx: sqlite3.Connection, interval: PriceInterval) -> None:
+def put_interval(tx: sqlite3.Connection, interval: PriceInterval) -> None:
+    """Write an interval over what is there under its start."""
     tx.execute(
         "insert or replace into prices values (?, ?, ?, ?)",
         (

@@ -1,5 +1,9 @@
-"""Machine records in SQLite. Beats and idle times have columns of their own: `transitions.merged`
-says why they are not part of what a controller writes."""
+"""Machine records in SQLite.
+
+Beats and idle times have columns of their own: `transitions.merged` says why they are not part of
+what a controller writes. Whether a machine is idle at all is told by its leases, so that a claim
+need not write its row.
+"""
 
 from __future__ import annotations
 
@@ -7,17 +11,27 @@ import sqlite3
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
+from functools import lru_cache
 
-from control_plane.core.model import Machine
+from control_plane.core.model import Lease, Machine
 from control_plane.errors import NotFound
 from control_plane.ports import Fence
 from control_plane.stores import transitions
 from control_plane.stores.sqlite import rows
 from control_plane.stores.sqlite.control import check_fence
-from control_plane.stores.sqlite.database import Table, reads, writes
+from control_plane.stores.sqlite.database import Table, marks, reads, writes
+from control_plane.stores.sqlite.leases import leases
 
-_COLUMNS = "data, last_beat_at, idle_since"
-_OPEN = "state not in ('terminated', 'launch_failed')"
+COLUMNS = f"""data, last_beat_at, case when exists (
+    select 1 from jobs indexed by jobs_held where {rows.HELD} and machine_id = machines.id
+    ) then null else idle_since end"""
+GET = f"select {COLUMNS} from machines where id = ?"
+LIST = f"""select {COLUMNS} from machines indexed by machines_by_time
+    where ? = '' or autoscaler = ? order by planned_at, id limit ?"""
+LIST_OPEN = f"""select {COLUMNS} from machines indexed by machines_open
+    where state not in ('terminated', 'launch_failed') and (? = '' or autoscaler = ?)
+    order by planned_at, id limit ?"""
+BEAT = "update machines set last_beat_at = max(coalesce(last_beat_at, ''), ?) where id = ?"
 
 
 class Machines(Table):
@@ -35,19 +49,7 @@ class Machines(Table):
         if fence is not None:
             check_fence(tx, fence)
         merged = transitions.merged(_find(tx, machine.id), machine, expected_version)
-        tx.execute(
-            "insert or replace into machines values (?, ?, ?, ?, ?, ?, ?, ?)",
-            (
-                merged.id,
-                merged.autoscaler,
-                merged.state.value,
-                merged.version,
-                rows.text(merged.planned_at),
-                rows.text_or_none(merged.last_beat_at),
-                rows.text_or_none(merged.idle_since),
-                rows.dumps(merged),
-            ),
-        )
+        put_machine(tx, merged)
         return merged
 
     @reads
@@ -63,39 +65,71 @@ class Machines(Table):
         open_only: bool = True,
         limit: int = 10_000,
     ) -> Sequence[Machine]:
-        found = tx.execute(
-            f"select {_COLUMNS} from machines "
-            f"where (? = '' or autoscaler = ?) {f'and {_OPEN}' if open_only else ''} "
-            "order by planned_at, id limit ?",
-            (autoscaler, autoscaler, limit),
-        )
-        return tuple(_machine(row) for row in found)
+        return _list(tx, autoscaler, open_only=open_only, limit=limit)
 
-    @writes
+    @reads
+    def fleet_read(
+        self,
+        tx: sqlite3.Connection,
+        *,
+        sure: bool = True,  # noqa: ARG002 - part of the port: here every read is
+    ) -> tuple[Sequence[Machine], Sequence[Lease]]:
+        return _list(tx, "", open_only=True, limit=-1), leases(tx)
+
+    # A beat that a power cut takes is followed by another one.
+    @marks
     def machine_beat(self, tx: sqlite3.Connection, machine_id: str, *, now: datetime) -> Machine:
-        tx.execute(
-            "update machines set last_beat_at = max(coalesce(last_beat_at, ''), ?) where id = ?",
-            (rows.text(now), machine_id),
-        )
+        tx.execute(BEAT, (rows.text(now), machine_id))
         return _get(tx, machine_id)
 
 
+def put_machine(tx: sqlite3.Connection, machine: Machine) -> None:
+    """Write a record over what is there."""
+    tx.execute(
+        "insert or replace into machines values (?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            machine.id,
+            machine.autoscaler,
+            machine.state.value,
+            machine.version,
+            rows.text(machine.planned_at),
+            rows.text_or_none(machine.last_beat_at),
+            rows.text_or_none(machine.idle_since),
+            rows.dumps(machine),
+        ),
+    )
+
+
+def _list(
+    tx: sqlite3.Connection, autoscaler: str, *, open_only: bool, limit: int
+) -> tuple[Machine, ...]:
+    """Oldest first; a negative limit is none."""
+    query = LIST_OPEN if open_only else LIST
+    return tuple(machine(row) for row in tx.execute(query, (autoscaler, autoscaler, limit)))
+
+
 def _find(tx: sqlite3.Connection, machine_id: str) -> Machine | None:
-    row = tx.execute(f"select {_COLUMNS} from machines where id = ?", (machine_id,)).fetchone()
-    return None if row is None else _machine(row)
+    row = tx.execute(GET, (machine_id,)).fetchone()
+    return None if row is None else machine(row)
 
 
 def _get(tx: sqlite3.Connection, machine_id: str) -> Machine:
-    machine = _find(tx, machine_id)
-    if machine is None:
+    found = _find(tx, machine_id)
+    if found is None:
         raise NotFound(f"there is no machine {machine_id}")
-    return machine
+    return found
 
 
-def _machine(row: tuple[str, str | None, str | None]) -> Machine:
-    data, last_beat_at, idle_since = row
+def machine(row: tuple[str, str | None, str | None]) -> Machine:
+    """The machine of a row that was selected as `COLUMNS`."""
+    return _between_beats(*row)
+
+
+# Its agent's requests, each of which looks at it, are more than its beats.
+@lru_cache(maxsize=16_384)
+def _between_beats(data: str, last_beat_at: str | None, idle_since: str | None) -> Machine:
     return replace(
-        rows.loads(Machine, data),
+        rows.loads_again(Machine, data),
         last_beat_at=rows.moment(last_beat_at),
         idle_since=rows.moment(idle_since),
     )

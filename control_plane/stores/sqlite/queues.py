@@ -3,24 +3,69 @@
 from __future__ import annotations
 
 import sqlite3
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from functools import partial
+from itertools import chain
 
-from control_plane.core.lifecycle import JOB_ENDED
 from control_plane.core.model import QueueRecord, QueueStats, Reason, WaitingGroup
 from control_plane.errors import NotFound, Refused
 from control_plane.stores import transitions
-from control_plane.stores.sqlite import rows
+from control_plane.stores.sqlite import demand, dependents, line, records, rows
 from control_plane.stores.sqlite.database import Table, reads, writes
 
-_ENDED = ", ".join(f"'{state}'" for state in sorted(JOB_ENDED))
+CLEAR_AT_ONCE = 2000
+"""Jobs cancelled in one transaction: a long queue is cleared step by step, so that nobody waits
+long for it."""
+WAITS_AMONG = 20_000
+"""Wait times are looked for among so many attempts that ended last, of all queues together."""
 
-_GROUPS = f"""
-    select priority, count(*), sum(queued_at <= ?), min(queued_at), {rows.NEED_COLUMNS}
-    from jobs indexed by jobs_ready
-    where state = 'queued' and queue = ? and (not_before is null or not_before <= ?)
-    group by priority, {rows.NEED_COLUMNS}
-    order by priority desc, min(position), min(id)"""
+_AGED = "max(queued_at, coalesce(not_before, ''), coalesce(promoted_at, '')) < ?"
+_PROMOTE = "update jobs set priority = priority + 1, version = version + 1, promoted_at = ?"
+PROMOTE_LINE = f"""{_PROMOTE} where rowid in (
+    select rowid from jobs indexed by jobs_ready
+    where queue = ? and lane is not null and {_AGED})"""
+PROMOTE_DELAYED = f"""{_PROMOTE} where rowid in (
+    select rowid from jobs indexed by jobs_delayed
+    where queue = ? and {rows.DELAYED} and {_AGED})"""
+IN_LINE = """
+    select queue, count(*), min(queued_at) from jobs indexed by jobs_ready
+    where lane is not null group by queue"""
+DELAYED = f"""
+    select queue, count(*), min(queued_at) from jobs indexed by jobs_delayed
+    where {rows.DELAYED} group by queue"""
+BLOCKED = """
+    select queue, count(*) from jobs indexed by jobs_blocked where state = 'blocked'
+    group by queue"""
+RUNNING = f"select queue from jobs indexed by jobs_held where {rows.HELD}"
+NOT_EMPTY = f"""
+    select id from jobs indexed by jobs_ready where queue = ?1 and lane is not null
+    union all select id from jobs indexed by jobs_delayed where queue = ?1 and {rows.DELAYED}
+    union all select id from jobs indexed by jobs_blocked where queue = ?1 and state = 'blocked'
+    union all select id from jobs indexed by jobs_held where queue = ?1 and {rows.HELD}
+    limit 1"""
+FIRST_ENDED = f"""
+    select leased_at, job_id, queued_at from (
+        select leased_at, job_id, queued_at, queue, number
+        from attempts indexed by attempts_by_end order by ended_at desc limit {WAITS_AMONG})
+    where queue = ?1 and number = 1 and queued_at is not null"""
+FIRST_OPEN = f"""
+    select leased_at, id, max(queued_at, coalesce(not_before, queued_at))
+    from jobs indexed by jobs_held where {rows.HELD} and queue = ?1 and attempt = 1"""
+RELANE = """
+    update jobs set lane = need || case when ?2 then owner else '' end
+    where rowid in (
+        select rowid from jobs indexed by jobs_ready where queue = ?1 and lane is not null)"""
+
+
+DELAYED_IDS = f"""select id from jobs indexed by jobs_delayed
+    where {rows.DELAYED} and queue = ? order by not_before, id"""
+BLOCKED_IDS = """select id from jobs indexed by jobs_blocked
+    where state = 'blocked' and queue = ? order by id"""
+CANCEL = """update jobs set state = 'cancelled', lane = null, version = version + 1,
+        finished_at = ?, reason = ?
+    where id = ? and queue = ? and state in ('queued', 'blocked')"""
 
 
 class Queues(Table):
@@ -34,10 +79,7 @@ class Queues(Table):
         stored = row[0] if row else 0
         what = f"queue {record.name}"
         transitions.check_version(what, stored, record.version, expected_version)
-        tx.execute(
-            "insert or replace into queues values (?, ?, ?, ?)",
-            (record.name, record.paused, record.version, rows.dumps(record)),
-        )
+        put_queue(tx, record)
 
     @reads
     def queue_get(self, tx: sqlite3.Connection, name: str) -> QueueRecord:
@@ -45,14 +87,11 @@ class Queues(Table):
 
     @reads
     def queue_list(self, tx: sqlite3.Connection) -> Sequence[QueueRecord]:
-        found = tx.execute("select data from queues order by name")
-        return tuple(rows.loads(QueueRecord, row[0]) for row in found)
+        return all_queues(tx)
 
     @writes
     def queue_remove(self, tx: sqlite3.Connection, name: str) -> None:
-        row = tx.execute(
-            f"select id from jobs where queue = ? and state not in ({_ENDED}) limit 1", (name,)
-        ).fetchone()
+        row = tx.execute(NOT_EMPTY, (name,)).fetchone()
         if row is not None:
             raise Refused(
                 f"queue {name} is not empty: job {row[0]} has not ended",
@@ -62,54 +101,59 @@ class Queues(Table):
 
     @reads
     def queue_stats(self, tx: sqlite3.Connection) -> Mapping[str, QueueStats]:
-        waiting = {
-            name: (count, oldest)
-            for name, count, oldest in tx.execute(
-                "select queue, count(*), min(queued_at) from jobs indexed by jobs_waiting "
-                "where state = 'queued' group by queue"
-            )
-        }
-        running = dict(
-            tx.execute(f"select queue, count(*) from jobs where {rows.HELD} group by queue")
-        )
-        return {
-            name: QueueStats(
+        in_line = {name: (count, oldest) for name, count, oldest in tx.execute(IN_LINE)}
+        delayed = {name: (count, oldest) for name, count, oldest in tx.execute(DELAYED)}
+        blocked = dict(tx.execute(BLOCKED))
+        running = Counter(name for (name,) in tx.execute(RUNNING))
+        found: dict[str, QueueStats] = {}
+        for (name,) in tx.execute("select name from queues order by name"):
+            ready, oldest_ready = in_line.get(name, (0, None))
+            apart, oldest_apart = delayed.get(name, (0, None))
+            oldest = min((at for at in (oldest_ready, oldest_apart) if at), default=None)
+            found[name] = QueueStats(
                 name=name,
-                waiting=waiting.get(name, (0, None))[0],
-                running=running.get(name, 0),
-                oldest_at=rows.moment(waiting.get(name, (0, None))[1]),
+                waiting=ready + apart,
+                running=running[name],
+                oldest_at=rows.moment(oldest),
+                delayed=apart,
+                blocked=blocked.get(name, 0),
             )
-            for (name,) in tx.execute("select name from queues order by name")
+        return found
+
+    @reads
+    def queue_heads(self, tx: sqlite3.Connection, names: Sequence[str]) -> Mapping[str, datetime]:
+        heads = {name: line.heads(tx, name, line.EVER).values() for name in names}
+        return {
+            name: datetime.fromisoformat(min(map(line.waited_since, of_lanes)))
+            for name, of_lanes in heads.items()
+            if of_lanes
         }
 
-    @writes
-    def queue_clear(
-        self, tx: sqlite3.Connection, name: str, *, now: datetime, reason: Reason
-    ) -> Sequence[str]:
-        _record(tx, name)
-        waiting = tx.execute(
-            "select id from jobs where state = 'queued' and queue = ? "
-            "order by priority desc, position, id",
-            (name,),
-        ).fetchall()
-        tx.execute(
-            "update jobs set state = 'cancelled', version = version + 1, finished_at = ?, "
-            "reason = ? where state = 'queued' and queue = ?",
-            (rows.text(now), rows.dumps(reason), name),
+    @reads
+    def queue_waits(
+        self, tx: sqlite3.Connection, name: str, *, limit: int = 1000
+    ) -> Sequence[float]:
+        claims = [*tx.execute(FIRST_ENDED, (name,)), *tx.execute(FIRST_OPEN, (name,))]
+        return tuple(
+            _seconds(queued_at, leased_at)
+            for leased_at, _, queued_at in sorted(claims, reverse=True)[:limit]
         )
-        return tuple(job_id for (job_id,) in waiting)
+
+    def queue_clear(self, name: str, *, now: datetime, reason: Reason) -> Sequence[str]:
+        found = self._database.read(lambda tx: _to_clear(tx, name))
+        cleared: list[str] = []
+        for start in range(0, len(found), CLEAR_AT_ONCE):
+            some = found[start : start + CLEAR_AT_ONCE]
+            cleared += self._database.write(partial(_cancel, name, some, reason, now))
+        self._database.write(lambda tx: dependents.let_go_of_many(tx, cleared, now))
+        return tuple(cleared)
 
     @writes
     def queue_promote(
         self, tx: sqlite3.Connection, name: str, *, waiting_since: datetime, now: datetime
     ) -> int:
-        since = rows.text(waiting_since)
-        return tx.execute(
-            "update jobs set priority = priority + 1, version = version + 1, promoted_at = ? "
-            "where state = 'queued' and queue = ? and queued_at < ? "
-            "and coalesce(promoted_at, '') < ?",
-            (rows.text(now), name, since, since),
-        ).rowcount
+        bound = (rows.text(now), name, rows.text(waiting_since))
+        return sum(tx.execute(each, bound).rowcount for each in (PROMOTE_LINE, PROMOTE_DELAYED))
 
     @reads
     def waiting_groups(
@@ -119,25 +163,70 @@ class Queues(Table):
         *,
         ripe_before: Mapping[str, datetime],
         now: datetime,
+        limit: int = 100_000,
     ) -> Sequence[WaitingGroup]:
         return tuple(
-            WaitingGroup(
-                queue=queue,
-                priority=priority,
-                need=rows.need_of(need),
-                count=count,
-                ripe=ripe,
-                oldest_at=datetime.fromisoformat(oldest),
-            )
-            for queue in queues
-            for priority, count, ripe, oldest, *need in tx.execute(
-                _GROUPS, (rows.text(ripe_before.get(queue, now)), queue, rows.text(now))
+            chain.from_iterable(
+                demand.groups(tx, queue, ripe_before.get(queue, now), now, limit)
+                for queue in queues
             )
         )
+
+
+def put_queue(tx: sqlite3.Connection, record: QueueRecord) -> None:
+    """Write a record over what is there."""
+    by_owner = record.max_running_per_owner is not None
+    changed = records.limits_owners(tx, record.name) != by_owner
+    tx.execute(
+        "insert or replace into queues "
+        "(name, paused, max_running, max_running_per_owner, version, data) "
+        "values (?, ?, ?, ?, ?, ?)",
+        (
+            record.name,
+            record.paused,
+            record.max_running,
+            record.max_running_per_owner,
+            record.version,
+            rows.dumps(record),
+        ),
+    )
+    if changed:
+        tx.execute(RELANE, (record.name, by_owner))
+
+
+def all_queues(tx: sqlite3.Connection) -> Sequence[QueueRecord]:
+    """By name."""
+    found = tx.execute("select data from queues order by name")
+    return tuple(rows.loads_again(QueueRecord, row[0]) for row in found)
 
 
 def _record(tx: sqlite3.Connection, name: str) -> QueueRecord:
     row = tx.execute("select data from queues where name = ?", (name,)).fetchone()
     if row is None:
         raise NotFound(f"there is no queue {name}")
-    return rows.loads(QueueRecord, row[0])
+    return rows.loads_again(QueueRecord, row[0])
+
+
+def _to_clear(tx: sqlite3.Connection, name: str) -> list[str]:
+    """What waits in a queue: the line in the order of claims, the delayed and the blocked jobs."""
+    _record(tx, name)
+    apart = [*tx.execute(DELAYED_IDS, (name,)), *tx.execute(BLOCKED_IDS, (name,))]
+    return [spot[2] for spot in line.in_order(tx, name)] + [job_id for (job_id,) in apart]
+
+
+def _cancel(
+    queue: str, job_ids: Sequence[str], reason: Reason, now: datetime, tx: sqlite3.Connection
+) -> list[str]:
+    """Cancel those of these jobs that wait in the queue still; returns which."""
+    bound = (rows.text(now), rows.dumps(reason))
+    cancelled = [
+        job_id for job_id in job_ids if tx.execute(CANCEL, (*bound, job_id, queue)).rowcount
+    ]
+    tx.executemany("delete from dependencies where dependent = ?", [(each,) for each in cancelled])
+    return cancelled
+
+
+def _seconds(queued_at: str, leased_at: str) -> float:
+    """A clock that went back between them makes it 0, not less."""
+    waited = datetime.fromisoformat(leased_at) - datetime.fromisoformat(queued_at)
+    return max(0.0, waited.total_seconds())

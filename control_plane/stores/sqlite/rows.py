@@ -7,31 +7,55 @@ must not write the others (nor their indexes) again.
 from __future__ import annotations
 
 import json
-import sqlite3
-from collections.abc import Iterable, Mapping
-from dataclasses import fields
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import MISSING, Field, fields
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Any, TypeVar
+from operator import itemgetter
+from typing import Any, TypeVar, cast
 
 from control_plane.core.codec import from_json, to_json
-from control_plane.core.model import Attempt, Job, JobSpec, JobState, Need, Reason
+from control_plane.core.model import Attempt, Job, JobSpec, JobState, Need, Reason, Source
 
 T = TypeVar("T")
 Value = str | int | float | None
 
-_NAMES = tuple(field.name for field in fields(Job))
-_NEED_NAMES = tuple(field.name for field in fields(Need))
-_ATTEMPT_NAMES = tuple(field.name for field in fields(Attempt))
-JOB_COLUMNS = ", ".join(_NAMES)
-"""What `job` expects, in this order."""
-NEED_COLUMNS = ", ".join(_NEED_NAMES)
-"""What `need_of` expects, in this order."""
-ATTEMPT_COLUMNS = ", ".join(_ATTEMPT_NAMES)
+FIELDS = tuple(field.name for field in fields(Job))
+"""Of a job; each has a column of its name, and `spec` has two: the need stands apart."""
+_JOB_COLUMNS = tuple(
+    column for name in FIELDS for column in (("spec", "need") if name == "spec" else (name,))
+)
+_ATTEMPT_COLUMNS = tuple(field.name for field in fields(Attempt))
+ATTEMPT_COLUMNS = ", ".join(_ATTEMPT_COLUMNS)
 """What `attempt` expects, in this order."""
 
+
+def job_columns(changed: Mapping[str, str] | None = None) -> str:
+    """What `job` expects, in this order; `changed` has SQL for columns that are to be read as they
+    will be."""
+    return ", ".join((changed or {}).get(name, name) for name in _JOB_COLUMNS)
+
+
+def assignments(names: Iterable[str]) -> str:
+    """What an update sets, each to a value that is bound."""
+    return ", ".join(f"{name} = ?" for name in names)
+
+
+def pick(*names: str) -> Callable[[Sequence[Any]], tuple[Any, ...]]:
+    """Takes these columns from a row that was selected as `JOB_COLUMNS`."""
+    return itemgetter(*map(_JOB_COLUMNS.index, names))
+
+
+JOB_COLUMNS = job_columns()
 HELD = "state in ('leased', 'running')"
 """In the words of the index `jobs_held`: only then does SQLite use it."""
+DELAYED = "state = 'queued' and lane is null"
+"""In the words of the index `jobs_delayed`."""
+
+_SPEC_FIELDS = frozenset(field.name for field in fields(JobSpec))
+_STATES = {state.value: state for state in JobState}
+_moment = datetime.fromisoformat
+_ATTEMPT_TIMES = tuple(name for name in _ATTEMPT_COLUMNS if name.endswith("_at"))
 
 
 def text(at: datetime) -> str:
@@ -50,7 +74,7 @@ def moment(stored: str | None) -> datetime | None:
 
 def dumps(value: object) -> str:
     """A record as compact JSON text."""
-    return json.dumps(to_json(value), separators=(",", ":"), ensure_ascii=False)
+    return _compact(to_json(value))
 
 
 def loads(kind: type[T], data: str) -> T:
@@ -58,92 +82,111 @@ def loads(kind: type[T], data: str) -> T:
     return from_json(kind, json.loads(data))
 
 
-# One job's text is read at its claim, start and finish, and a sweep's jobs share theirs.
+def loads_again(kind: type[T], data: str) -> T:
+    """As `loads`, for records that are read at every look and change seldom: who asks twice gets
+    the same frozen value."""
+    hashable: Any = kind
+    return cast("T", _kept(hashable, data))
+
+
+@lru_cache(maxsize=16_384)
+def _kept(kind: Any, data: str) -> object:
+    return loads(kind, data)
+
+
+# Needs are few, and every job and lane has one.
+@lru_cache(maxsize=4096)
+def need_text(need: Need) -> str:
+    """A need as JSON of what it states: equal needs have equal texts."""
+    return _compact(_stated(need))
+
+
+@lru_cache(maxsize=4096)
+def need_of(stored: str) -> Need:
+    """The need that `need_text` wrote."""
+    return loads(Need, stored)
+
+
+# One job's text is read at its claim, start and finish, and a sweep's jobs share theirs. Written
+# out, not left to the codec, because a claim spends most of its time on this and on `job`.
 @lru_cache(maxsize=1024)
-def _spec(data: str) -> JobSpec:
-    return loads(JobSpec, data)
+def _spec(data: str, need: str) -> JobSpec:
+    stated = {name: value for name, value in json.loads(data).items() if name in _SPEC_FIELDS}
+    for name in ("requirements", "artifacts"):
+        if name in stated:
+            stated[name] = tuple(stated[name])
+    if stated.get("source"):
+        stated["source"] = from_json(Source, stated["source"])
+    return JobSpec(**{**stated, "need": need_of(need)})
 
 
-# Needs are few, and every claim writes one.
-@lru_cache(maxsize=1024)
-def _need_text(need: Need) -> str:
-    return dumps(need)
-
-
-def job(row: sqlite3.Row | tuple[Any, ...]) -> Job:
+def job(row: Iterable[Any]) -> Job:
     """The job of a row that was selected as `JOB_COLUMNS`."""
-    values = dict(zip(_NAMES, row, strict=True))
-    for name in _TIMES:
-        if values[name] is not None:
-            values[name] = datetime.fromisoformat(values[name])
-    values["spec"] = _spec(values["spec"])
-    values["state"] = JobState(values["state"])
-    values["labels"] = json.loads(values["labels"])
-    values["reason"] = None if values["reason"] is None else loads(Reason, values["reason"])
-    values["cancel_requested"] = bool(values["cancel_requested"])
-    return Job(**values)
+    (
+        job_id, queue, spec, need, state, version, name, owner, labels, priority, position, epoch,
+        attempt, failures, machine_losses, machine_id, submitted_at, queued_at, not_before,
+        depends_on, leased_at, started_at, finished_at, exit_code, reason, cancel_requested,
+        cloned_from,
+    ) = row  # fmt: skip
+    return Job(
+        id=job_id,
+        queue=queue,
+        spec=_spec(spec, need),
+        state=_STATES[state],
+        version=version,
+        name=name,
+        owner=owner,
+        labels={} if labels == "{}" else json.loads(labels),
+        priority=priority,
+        position=position,
+        epoch=epoch,
+        attempt=attempt,
+        failures=failures,
+        machine_losses=machine_losses,
+        machine_id=machine_id,
+        submitted_at=_moment(submitted_at),
+        queued_at=_moment(queued_at),
+        not_before=not_before and _moment(not_before),
+        depends_on=tuple(json.loads(depends_on)) if depends_on else (),
+        leased_at=leased_at and _moment(leased_at),
+        started_at=started_at and _moment(started_at),
+        finished_at=finished_at and _moment(finished_at),
+        exit_code=exit_code,
+        reason=reason and loads(Reason, reason),
+        cancel_requested=bool(cancel_requested),
+        cloned_from=cloned_from,
+    )
 
 
-def job_get(tx: sqlite3.Connection, job_id: str) -> Job | None:
-    row = tx.execute(f"select {JOB_COLUMNS} from jobs where id = ?", (job_id,)).fetchone()
-    return None if row is None else job(row)
+def job_values(record: Job, names: Iterable[str] = FIELDS) -> dict[str, Value]:
+    """The columns of these fields."""
+    values: dict[str, Value] = {}
+    for name in names:
+        if name == "spec":
+            values["spec"] = _compact(_stated(record.spec, without="need"))
+            values["need"] = need_text(record.spec.need)
+        else:
+            values[name] = column(getattr(record, name))
+    return values
 
 
-def job_insert(tx: sqlite3.Connection, new: Job, idempotency_key: str) -> None:
-    """Write a job that is not stored yet."""
-    values = _job_values(new, _NAMES)
-    values["idempotency_key"] = idempotency_key or None
-    marks = ", ".join("?" * len(values))
-    tx.execute(f"insert into jobs ({', '.join(values)}) values ({marks})", tuple(values.values()))
-
-
-def job_update(tx: sqlite3.Connection, old: Job, new: Job) -> None:
-    """Write the columns in which the job changed, and no others."""
-    changed = [name for name in _NAMES if getattr(old, name) is not getattr(new, name)]
-    if not changed:
-        return
-    values = _job_values(new, changed)
-    sets = ", ".join(f"{name} = ?" for name in values)
-    tx.execute(f"update jobs set {sets} where id = ?", (*values.values(), new.id))
-
-
-def need_of(values: Iterable[Any]) -> Need:
-    """The need of a row that was selected as `NEED_COLUMNS`."""
-    named = dict(zip(_NEED_NAMES, values, strict=True))
-    return Need(**{**named, "on_demand_only": bool(named["on_demand_only"])})
-
-
-def attempt(row: tuple[Any, ...]) -> Attempt:
+def attempt(row: Iterable[Any]) -> Attempt:
     """The attempt of a row that was selected as `ATTEMPT_COLUMNS`."""
-    values = dict(zip(_ATTEMPT_NAMES, row, strict=True))
-    for name in ("leased_at", "started_at", "ended_at"):
+    values = dict(zip(_ATTEMPT_COLUMNS, row, strict=True))
+    for name in _ATTEMPT_TIMES:
         values[name] = moment(values[name])
-    values["need"] = loads(Need, values["need"])
+    values["need"] = need_of(values["need"])
     values["reason"] = None if values["reason"] is None else loads(Reason, values["reason"])
     return Attempt(**values)
 
 
-def attempt_insert(tx: sqlite3.Connection, new: Attempt) -> None:
-    marks = ", ".join("?" * len(_ATTEMPT_NAMES))
-    tx.execute(
-        f"insert into attempts ({ATTEMPT_COLUMNS}) values ({marks})",
-        tuple(_column(getattr(new, name)) for name in _ATTEMPT_NAMES),
-    )
+def attempt_values(record: Attempt) -> tuple[Value, ...]:
+    """Its columns, as `ATTEMPT_COLUMNS`."""
+    return tuple(column(getattr(record, name)) for name in _ATTEMPT_COLUMNS)
 
 
-_TIMES = ("submitted_at", "queued_at", "not_before", "leased_at", "started_at", "finished_at")
-
-
-def _job_values(record: Job, names: Iterable[str]) -> dict[str, Value]:
-    values: dict[str, Value] = {}
-    for name in names:
-        values[name] = _column(getattr(record, name))
-        if name == "spec":
-            values.update({each: _column(getattr(record.spec.need, each)) for each in _NEED_NAMES})
-    return values
-
-
-def _column(value: Any) -> Value:
+def column(value: Any) -> Value:
+    """A value of a field as its column holds it."""
     if isinstance(value, JobState):
         return value.value
     if value is None or isinstance(value, (str, int, float)):
@@ -151,7 +194,26 @@ def _column(value: Any) -> Value:
     if isinstance(value, datetime):
         return text(value)
     if isinstance(value, Need):
-        return _need_text(value)
-    if isinstance(value, (JobSpec, Reason, Mapping)):
+        return need_text(value)
+    if isinstance(value, tuple):
+        return dumps(value) if value else None
+    if isinstance(value, (Reason, Mapping)):
         return dumps(value)
     raise TypeError(f"no column for {type(value).__name__}")
+
+
+def _compact(data: object) -> str:
+    return json.dumps(data, separators=(",", ":"), ensure_ascii=False)
+
+
+def _stated(value: Any, *, without: str = "") -> dict[str, object]:
+    """What is not as it is by default: `from_json` puts the rest back."""
+    return {
+        field.name: to_json(getattr(value, field.name))
+        for field in fields(value)
+        if field.name != without and getattr(value, field.name) != _default(field)
+    }
+
+
+def _default(field: Field[Any]) -> object:
+    return field.default if field.default_factory is MISSING else field.default_factory()

@@ -3,6 +3,13 @@
 What is asked for has a column; what only travels along is JSON of `core.codec`. Times are ISO 8601
 text in UTC and of fixed width, so they sort as they are and a person can read the file.
 A released step is never edited: a change is another step.
+
+A waiting job stands in a *lane*: the jobs of one queue that a machine may take or not take alike.
+Its name is their need as JSON, and behind it their owner where the queue limits each owner. A claim
+looks at the first job of each lane, so it costs the same however many jobs wait. A job without a
+lane cannot be claimed: it is blocked, held or ended, or it waits for its time.
+
+An attempt that goes on is told by the columns of its job; its row is written when it ends.
 """
 
 from __future__ import annotations
@@ -149,4 +156,94 @@ _V1 = (
     "create index answers_by_time on answers (begun_at)",
 )
 
-MIGRATIONS: tuple[tuple[str, ...], ...] = (_V1,)
+_SPARSE_NEED = """(select json_group_object(
+    key, case type when 'true' then json('true') else value end)
+    from json_each(json_object('gpus', gpus, 'gpu_name', gpu_name,
+        'gpu_memory_gib', gpu_memory_gib, 'cpus', cpus, 'memory_mib', memory_mib,
+        'disk_gib', disk_gib, 'share_ppm', share_ppm,
+        'on_demand_only', json(case on_demand_only when 0 then 'false' else 'true' end)))
+    where value not in (0, ''))"""
+"""The need of a row of the first schema, without what is not stated."""
+
+_V2 = (
+    "alter table queues add column max_running integer",
+    "alter table queues add column max_running_per_owner integer",
+    # The spec may be long and stands last: what is before it is read without it.
+    """create table new_jobs (
+        id text primary key,
+        queue text not null,
+        state text not null,
+        lane text,
+        version integer not null,
+        epoch integer not null,
+        attempt integer not null,
+        failures integer not null,
+        machine_losses integer not null,
+        machine_id text not null,
+        priority integer not null,
+        position real not null,
+        submitted_at text not null,
+        queued_at text not null,
+        not_before text,
+        promoted_at text,
+        leased_at text,
+        started_at text,
+        finished_at text,
+        exit_code integer,
+        cancel_requested integer not null,
+        owner text not null,
+        name text not null,
+        cloned_from text not null,
+        idempotency_key text,
+        need text not null,
+        depends_on text,
+        reason text,
+        labels text not null,
+        spec text not null
+    )""",
+    f"""insert into new_jobs
+        select id, queue, state, null, version, epoch, attempt, failures, machine_losses,
+            machine_id, priority, position, submitted_at, queued_at, not_before, promoted_at,
+            leased_at, started_at, finished_at, exit_code, cancel_requested, owner, name,
+            cloned_from, idempotency_key, {_SPARSE_NEED}, null, reason, labels, spec
+        from jobs order by rowid""",
+    """update new_jobs set lane = need where state = 'queued'
+       and (attempt > 0 or not_before is null or not_before <= queued_at)""",
+    """alter table attempts add column queued_at text""",
+    """update attempts set queued_at = (
+        select max(queued_at, coalesce(not_before, queued_at)) from jobs where id = job_id)""",
+    "drop index attempts_by_end",
+    "delete from attempts where ended_at is null",
+    # Behind the time: what is asked for by time, so that it is found without the rows.
+    """create index attempts_by_end on attempts (
+        ended_at, leased_at, queue, queued_at, machine_id)""",
+    "drop table jobs",
+    "alter table new_jobs rename to jobs",
+    # What follows `id` lets demand be counted without touching a row of the table.
+    """create index jobs_ready on jobs (
+        queue, lane, priority desc, position, id, queued_at, not_before, promoted_at
+    ) where lane is not null""",
+    """create index jobs_delayed on jobs (queue, not_before, id)
+       where state = 'queued' and lane is null""",
+    "create index jobs_blocked on jobs (queue, id) where state = 'blocked'",
+    """create index jobs_held on jobs (machine_id, queue, owner, leased_at, id, epoch, need)
+       where state in ('leased', 'running')""",
+    """create index jobs_dead on jobs (queue, id)
+       where state in ('failed', 'exhausted')""",
+    "create index jobs_ended on jobs (finished_at, id) where finished_at is not null",
+    "create index jobs_by_queue on jobs (queue, id)",
+    """create unique index jobs_by_key on jobs (idempotency_key)
+       where idempotency_key is not null""",
+    # A row for each job that a blocked one waits for.
+    """create table dependencies (
+        dependency text not null,
+        dependent text not null,
+        primary key (dependency, dependent)
+    ) without rowid""",
+    "create index dependencies_by_dependent on dependencies (dependent)",
+    "alter table events add column at text not null default ''",
+    """update events set at = case when instr(data ->> 'at', '.') then data ->> 'at'
+       else substr(data ->> 'at', 1, 19) || '.000000' || substr(data ->> 'at', 20) end""",
+)
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (_V1, _V2)

@@ -1,0 +1,103 @@
+"""Copies of the store file that hold together: taken while writers go on, and checked.
+
+A copy is made beside its place, brought to the disk, read through, and only then given its name. So
+a file that has the name of a backup is one.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import tempfile
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from control_plane.errors import InvalidInput, NotFound, Refused
+from control_plane.stores.sqlite.opening import (
+    check,
+    check_version,
+    connect,
+    schema_version,
+    sync_folder,
+    unavailable,
+)
+
+_PAGES = 4096
+"""Copied at a time; in between, other threads get their turn."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackupReport:
+    """What a copy holds."""
+
+    path: Path
+    bytes: int
+    jobs: int
+    schema_version: int
+
+
+def backup(source: Path, target: Path) -> BackupReport:
+    """Copy the store file `source`, as of one instant, into the new file `target`. Raises
+    `NotFound`, `Refused` when the target exists, `Unavailable` when the source is damaged."""
+    if not source.is_file():
+        raise NotFound(f"there is no store file {source}")
+    return _copy(source, target)
+
+
+def restore(backup: Path, target: Path) -> BackupReport:
+    """Make the store file `target` from a backup; it must not exist. Raises `NotFound`, `Refused`
+    when the target exists, `InvalidInput` for a file that is no store, `Unavailable` when it is
+    damaged or was written by a newer orchctl."""
+    if not backup.is_file():
+        raise NotFound(f"there is no backup {backup}")
+    return _copy(backup, target)
+
+
+def _copy(source: Path, target: Path) -> BackupReport:
+    if target.exists():
+        raise Refused(f"{target} exists", fix="Name a new file.")
+    with _scratch(target) as aside:
+        try:
+            with closing(connect(source)) as reader, closing(connect(aside)) as copy:
+                # One state is read from the first page to the last; otherwise each write in between
+                # would make the copy begin anew.
+                reader.execute("begin")
+                reader.execute("select 1 from sqlite_master").fetchone()
+                reader.backup(copy, pages=_PAGES)
+                # A copy is one file: nothing of it is left in a log.
+                copy.execute("pragma journal_mode=delete")
+                check(copy)
+                version = schema_version(copy)
+                check_version(source, version)
+                jobs = _jobs(copy, source)
+        except sqlite3.Error as error:
+            raise unavailable(source, error) from error
+        with aside.open("rb+") as file:
+            os.fsync(file.fileno())
+        size = aside.stat().st_size
+        os.link(aside, target)
+        sync_folder(target)
+    return BackupReport(path=target, bytes=size, jobs=jobs, schema_version=version)
+
+
+def _jobs(copy: sqlite3.Connection, source: Path) -> int:
+    found = copy.execute("select 1 from sqlite_master where name = 'jobs'").fetchone()
+    if found is None:
+        raise InvalidInput(f"{source} is no store of orchctl", fix="Name the right file.")
+    number: int = copy.execute("select count(*) from jobs").fetchone()[0]
+    return number
+
+
+@contextmanager
+def _scratch(target: Path) -> Iterator[Path]:
+    """A new name in the folder of the target, with all that SQLite puts beside it removed after."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(prefix=".backup-", dir=target.parent)
+    os.close(descriptor)
+    try:
+        yield Path(name)
+    finally:
+        for suffix in ("", "-wal", "-shm", "-journal"):
+            Path(name + suffix).unlink(missing_ok=True)
