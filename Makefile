@@ -2,10 +2,11 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+MINISTACK := .emulators/ministack-1.5.33
 ARGS ?=
 ONLY ?=
 
-.PHONY: demo up test test-long check format coverage mutate bench docs clean
+.PHONY: demo up test test-long check format coverage mutate bench docs emulators clean
 
 demo: $(VENV)/.base
 	$(BIN)/orchctl demo $(ARGS)
@@ -42,8 +43,11 @@ bench: $(VENV)/.dev
 docs: $(VENV)/.dev
 	$(BIN)/python -m docs.generate
 
+# What stands for a cloud in tests, in an environment of its own; tests without it skip.
+emulators: $(MINISTACK)/.installed
+
 clean:
-	rm -rf $(VENV) mutants
+	rm -rf $(VENV) .emulators mutants
 
 # uv makes environments in seconds; where it cannot be had, pip does the same more slowly.
 $(VENV)/bin/python:
@@ -51,7 +55,8 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 	-$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 
-INSTALL = $(shell test -x $(BIN)/uv && echo "$(BIN)/uv pip install --quiet --python $(BIN)/python" || echo "$(BIN)/python -m pip install --quiet --disable-pip-version-check")
+install-into = $(shell test -x $(BIN)/uv && echo "$(BIN)/uv pip install --quiet --python $(1)/python" || echo "$(1)/python -m pip install --quiet --disable-pip-version-check")
+INSTALL = $(call install-into,$(BIN))
 
 $(VENV)/.base: pyproject.toml | $(VENV)/bin/python
 	$(INSTALL) -e .
@@ -59,4 +64,9 @@ $(VENV)/.base: pyproject.toml | $(VENV)/bin/python
 
 $(VENV)/.dev: pyproject.toml $(VENV)/.base
 	$(INSTALL) -e '.[dev]'
+	touch $@
+
+$(MINISTACK)/.installed: | $(VENV)/bin/python
+	$(PYTHON) -m venv --clear $(@D)
+	$(call install-into,$(@D)/bin) ministack==1.5.33 cryptography
 	touch $@

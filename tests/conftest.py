@@ -8,6 +8,8 @@ from collections.abc import Generator
 
 import pytest
 
+pytest_plugins = ["tests.emulators.fixtures"]
+
 LONG = os.environ.get("ORCHCTL_LONG") == "1"
 REQUIRE_ALL = os.environ.get("ORCHCTL_REQUIRE_ALL") == "1"
 

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 
+MINISTACK = Path(__file__).parents[1] / ".emulators" / "ministack-1.5.33"
+"""Its own environment: what it needs would clash with ours."""
 _CHROMIUM = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome")
 
 
@@ -23,6 +26,15 @@ def chromium() -> str:
         f"no Chromium on the path (looked for {', '.join(_CHROMIUM)}); "
         "install it with: sudo apt-get install --yes chromium"
     )
+
+
+def ministack() -> Path:
+    """The Python that has ministack (the AWS emulator) installed, or a skip."""
+    python = MINISTACK / "bin" / "python"
+    if (MINISTACK / ".installed").exists():
+        return python
+    missing(f"no {MINISTACK.name}, which stands for AWS in tests; install it with: make emulators")
+    return python
 
 
 def missing(reason: str) -> str:
