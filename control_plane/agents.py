@@ -178,7 +178,6 @@ class Agents:
         """A job's command is about to run."""
         self._own(machine, job_id, message.epoch)
         self._store.job_start(job_id, message.epoch, now=self._clock.now())
-        self._service.note("job", job_id, f"running on {machine.id}")
 
     def log(self, machine: Machine, job_id: str, epoch: int, offset: int, data: bytes) -> int:
         """Add to the log of an attempt and return its size. Raises `StaleEpoch`."""
@@ -228,7 +227,6 @@ class Agents:
             ),
         )
         self._store.job_finish(job_id, message.epoch, ending, state=final, now=self._clock.now())
-        self._service.note("job", job_id, f"{final}: {reason.sentence}")
         self._service.changed()
 
     def _own(self, machine: Machine, job_id: str, epoch: int) -> Job:
@@ -301,27 +299,20 @@ class Agents:
         return machine.protected or held
 
     def _pool(self, machine: Machine) -> PoolPolicy | None:
-        try:
-            record = self._store.autoscaler_get(machine.autoscaler)
-        except NotFound:
-            return None
-        return record.policy.pools.get(machine.pool)
+        record = self._service.document(machine.autoscaler)
+        return record.policy.pools.get(machine.pool) if record else None
 
     def _queues(self, machine: Machine) -> Sequence[str]:
         """The queues this machine serves, the most urgent first."""
-        try:
-            policy = self._store.autoscaler_get(machine.autoscaler).policy
-        except NotFound:
-            return ()
+        record = self._service.document(machine.autoscaler)
+        policies = record.policy.queues if record else {}
+        serving = {name: queue for name, queue in policies.items() if machine.pool in queue.pools}
+        if len(serving) < 2:
+            return list(serving)
         now = self._clock.now()
-        stats = self._store.queue_stats()
-        ranked = []
-        for queue in policy.queues.values():
-            waits_since = stats[queue.name].oldest_at if queue.name in stats else None
-            if machine.pool not in queue.pools or waits_since is None:
-                continue
-            ranked.append((-aged_priority(queue, waits_since, now), queue.name))
-        return [name for _, name in sorted(ranked)]
+        heads = self._store.queue_heads(sorted(serving))
+        urgency = {name: aged_priority(serving[name], heads[name], now) for name in heads}
+        return sorted(urgency, key=lambda name: (-urgency[name], name))
 
 
 def log_key(job_id: str, epoch: int) -> str:

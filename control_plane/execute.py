@@ -26,6 +26,7 @@ from control_plane.core.lifecycle import MACHINE_ENDED
 from control_plane.core.model import (
     Cooldown,
     ErrorClass,
+    JobState,
     Machine,
     MachineState,
     PriceInterval,
@@ -47,16 +48,18 @@ from control_plane.core.plan import (
 from control_plane.core.policy import Autoscaler, CloudPolicy
 from control_plane.core.snapshot import Timing
 from control_plane.errors import Conflict, FencedOut, NotFound, ProviderError, StaleEpoch
+from control_plane.lease import Lease
+from control_plane.loop_figures import FAILED, LAUNCHED, REFUSED, LoopFigures
 from control_plane.observe import machine_ref
 from control_plane.ports import (
     BootSettings,
-    Fence,
     Launched,
     LaunchRequest,
     MachineRef,
     Provider,
 )
 from control_plane.service import Service
+from control_plane.throttle import Rests
 from control_plane.tokens import MachineTokens
 
 UNCLEAR_TRIES = 5
@@ -114,13 +117,19 @@ class Executor:
         self._timing = timing
         self._pool = pool
         self._checkpoint = checkpoint
+        self.figures = LoopFigures()
+        """What this process has launched and seen taken back."""
         self._complaints: dict[str, set[str]] = {}
         """By subject, what was noted since its last success."""
 
-    def execute(self, plan: Plan, policy: Autoscaler, *, fleet: str, fence: Fence) -> Done:
-        """Carry out every action. Raises `FencedOut` as soon as another controller has taken over;
-        everything else that goes wrong is in the result."""
-        run = _Run(self, policy, fleet, fence)
+    def execute(
+        self, plan: Plan, policy: Autoscaler, *, fleet: str, lease: Lease, rests: Rests
+    ) -> Done:
+        """Carry out every action; `rests` are those known at the look. Raises `FencedOut` as soon
+        as another controller has taken over; everything else that goes wrong is in the result."""
+        if not plan.empty:
+            rests.read_again()
+        run = _Run(self, policy, fleet, lease, rests)
         for action in plan.actions():
             if not isinstance(action, (Launch, Resume)):
                 run.settle(action)
@@ -138,11 +147,14 @@ class Executor:
 class _Run:
     """One plan being carried out."""
 
-    def __init__(self, parts: Executor, policy: Autoscaler, fleet: str, fence: Fence) -> None:
+    def __init__(
+        self, parts: Executor, policy: Autoscaler, fleet: str, lease: Lease, rests: Rests
+    ) -> None:
         self.parts = parts
         self.policy = policy
         self.fleet = fleet
-        self.fence = fence
+        self.lease = lease
+        self.rests = rests
         self.done = Done()
         self.fenced_out = False
 
@@ -162,7 +174,7 @@ class _Run:
         made: list[str] = []
 
         def write() -> None:
-            self.parts._store.machine_put(machine, expected_version=0, fence=self.fence)
+            self.parts._store.machine_put(machine, expected_version=0, fence=self.lease.fence)
             made.append(machine.id)
             self._note("machine", machine.id, f"planned: {launch.reason.sentence}")
             self.parts._checkpoint("intent-written")
@@ -244,11 +256,14 @@ class _Run:
     def _requeue(self, action: Requeue) -> None:
         job = self.parts._store.job_get(action.job_id)
         try:
-            self.parts._service.give_back(
+            done = self.parts._service.give_back(
                 job, action.epoch, outcome=action.outcome, reason=action.reason
             )
         except StaleEpoch:
             return  # its agent ended it first: nothing is left to give back
+        if done.state is JobState.QUEUED:
+            text = f"given back to {done.queue}: {action.reason.sentence}"
+            self._note("job", done.id, text, code=action.reason.code)
         self.done.unsettled = True  # the job waits again: somebody has to look who runs it
 
     def _reap(self, action: Reap) -> None:
@@ -281,11 +296,11 @@ class _Run:
         """Whether it was noted long enough ago, or ended so long ago that it is time to repeat."""
         timing, now = self.parts._timing, self._now()
         key = f"stray/{action.provider}/{action.provider_id}"
-        noted = self._cooldowns().get(key)
+        noted = self.rests.known.get(key)
         if noted is not None and noted.until > now:
             return False
         pause_s = timing.unknown_grace_s if noted is None else timing.terminate_repeat_s
-        self.parts._store.cooldown_put(
+        self.rests.put(
             Cooldown(
                 key=key,
                 error_class=ErrorClass.TRANSIENT,
@@ -355,6 +370,8 @@ class _Run:
         ended_at = taken if taken is not None and taken < now else now
         self._put(replace(machine, ended_at=ended_at))
         self.parts._store.price_close(machine.id, at=ended_at)
+        if machine.reason and machine.reason.code == "interrupted":
+            self.parts.figures.interruption()
         text = machine.reason.sentence if machine.reason else "ended"
         self._note("machine", machine.id, f"{machine.state}: {text}")
 
@@ -371,6 +388,7 @@ class _Run:
                 machine = self._begin(machine)
                 continue
             self.parts._checkpoint("before-launch")
+            self.lease.keep()
             try:
                 launched = self._call(machine)
             except ProviderError as error:
@@ -390,7 +408,7 @@ class _Run:
         been refused meanwhile what this one wants. Failed when all rest by now."""
         attempt = self._free(machine, machine.attempt)
         if attempt is None:
-            code = last_refusal(machine.offer, self._cooldowns())
+            code = last_refusal(machine.offer, self.rests.known)
             resting = ProviderError(
                 "all others rest", error_class=ErrorClass.CAPACITY_ZONE, raw_code=code
             )
@@ -447,6 +465,7 @@ class _Run:
                 launched_at=launched.at,
             )
         )
+        self.parts.figures.launch(LAUNCHED)
         self.parts._checkpoint("launch-recorded")
         self._note("machine", machine.id, f"launched: {reasons.offer_text(machine.offer)}")
         return booting
@@ -454,6 +473,7 @@ class _Run:
     def _refused(self, machine: Machine, error: ProviderError, *, repeated: bool) -> Machine | None:
         """What follows a refusal: the machine at its next offer, failed for good, or None when it
         stays as it is for the next tick."""
+        self.parts.figures.launch(REFUSED)
         self._note("machine", machine.id, f"{error.raw_code}: {error}", code=error.error_class)
         if error.error_class is not ErrorClass.TRANSIENT:
             self._rest(machine, error)
@@ -472,9 +492,9 @@ class _Run:
 
     def _free(self, machine: Machine, first: int) -> int | None:
         """The first attempt, counting from `first`, whose offer does not rest."""
-        cooldowns = self._cooldowns()
+        known = self.rests.known
         for attempt in range(first, len(machine.offers) + 1):
-            if not rests(machine.offers[attempt - 1], cooldowns, self._now()):
+            if not rests(machine.offers[attempt - 1], known, self._now()):
                 return attempt
         return None
 
@@ -513,15 +533,16 @@ class _Run:
                 ended_at=self._now(),
             )
         )
+        self.parts.figures.launch(FAILED)
         self._note("machine", machine.id, reason.sentence, code=reason.code)
         return failed
 
     def _tries(self, machine: Machine, error: ProviderError) -> int:
         """Count an unclear answer to one launch key, in the store: a crash does not forget it."""
         key = f"try/{machine.launch_key}"
-        before = self._cooldowns().get(key)
+        before = self.rests.known.get(key)
         count = before.count + 1 if before else 1
-        self.parts._store.cooldown_put(
+        self.rests.put(
             Cooldown(
                 key=key,
                 error_class=error.error_class,
@@ -537,12 +558,12 @@ class _Run:
     ) -> None:
         error_class = as_class or error.error_class
         key = rest_key(machine.offer, error_class)
-        self.parts._store.cooldown_put(
+        self.rests.put(
             next_rest(
                 machine.offer,
                 error_class,
                 error.raw_code,
-                before=self._cooldowns().get(key),
+                before=self.rests.known.get(key),
                 retry_after_s=error.retry_after_s,
                 now=self._now(),
             )
@@ -551,10 +572,10 @@ class _Run:
     def _count_boot_failure(self, machine: Machine) -> None:
         window_s = self.parts._timing.breaker_window_s
         probe = next_boot_failure(machine, before=None, window_s=window_s, now=self._now())
-        self.parts._store.cooldown_put(
+        self.rests.put(
             next_boot_failure(
                 machine,
-                before=self._cooldowns().get(probe.key),
+                before=self.rests.known.get(probe.key),
                 window_s=window_s,
                 now=self._now(),
             )
@@ -564,7 +585,7 @@ class _Run:
 
     def _put(self, machine: Machine) -> Machine:
         return self.parts._store.machine_put(
-            machine, expected_version=machine.version, fence=self.fence
+            machine, expected_version=machine.version, fence=self.lease.fence
         )
 
     def _open_price(self, machine: Machine, at: datetime) -> None:
@@ -601,17 +622,15 @@ class _Run:
         """A provider to call in a region. While its API rests, the row waits for the next tick."""
         if self._throttled(name, region):
             raise Throttled(f"{name} {region} has asked for fewer calls")
+        self.lease.keep()
         try:
             yield self._provider(name)
         except ProviderError as error:
-            throttle.heed(self.parts._store, error, name, region, self._now())
+            throttle.heed(self.rests, error, name, region, self._now())
             raise
 
     def _throttled(self, name: str, region: str) -> bool:
-        return throttle.resting(self.parts._store, name, region, self._now())
-
-    def _cooldowns(self) -> dict[str, Cooldown]:
-        return {rest.key: rest for rest in self.parts._store.cooldown_list()}
+        return throttle.resting(self.rests, name, region, self._now())
 
     def _note(self, kind: str, subject: str, text: str, *, code: str = "") -> None:
         self.parts._service.note(kind, subject, text, code=code)

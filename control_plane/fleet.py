@@ -53,6 +53,7 @@ class Fleet:
             paused=current.paused if current else False,
         )
         self._store.autoscaler_put(record, expected_version=version)
+        self._service.forget()
         self._claim_queues(policy, actor)
         self._service.note("autoscaler", policy.name, f"applied version {version + 1}", actor=actor)
         self._service.changed()
@@ -81,6 +82,7 @@ class Fleet:
             return old
         new = replace(new, version=old.version + 1)
         self._store.autoscaler_put(new, expected_version=old.version)
+        self._service.forget()
         self._service.note("autoscaler", name, what, actor=actor)
         self._service.changed()
         return new
@@ -101,18 +103,20 @@ class Fleet:
                 )
 
     def _claim_queues(self, policy: Autoscaler, actor: str) -> None:
-        for name in policy.queues:
-            record = self._service.queue_create(name, autoscaler=policy.name, actor=actor)
-            if record.autoscaler != policy.name:
-                self._own(record, policy.name)
+        """Make the records of its queues say what the document says of them."""
+        records = {record.name: record for record in self._store.queue_list()}
+        claimed = {name for name, record in records.items() if record.autoscaler == policy.name}
+        now = self._service.clock.now()
+        for name in sorted(claimed | set(policy.queues)):
+            old = records.get(name) or QueueRecord(name=name, version=0, created_at=now)
+            new = _as_declared(old, policy)
+            if new != old:
+                what = f"declared by {policy.name}" if old.version else "created"
+                self._service.queue_write(replace(new, version=old.version + 1), what, actor=actor)
 
     def _declares(self, record: QueueRecord) -> bool:
         owner = self._current(record.autoscaler)
         return owner is not None and record.name in owner.policy.queues
-
-    def _own(self, record: QueueRecord, autoscaler: str) -> None:
-        owned = replace(record, autoscaler=autoscaler, version=record.version + 1)
-        self._store.queue_put(owned, expected_version=record.version)
 
     # ------------------------------------------------------------------------ machines
 
@@ -172,6 +176,17 @@ class Fleet:
         self._service.note("machine", machine_id, what, actor=actor)
         self._service.changed()
         return new
+
+
+def _as_declared(record: QueueRecord, policy: Autoscaler) -> QueueRecord:
+    """A queue that the document no longer names keeps its jobs and loses its limits."""
+    queue = policy.queues.get(record.name)
+    return replace(
+        record,
+        autoscaler=policy.name,
+        max_running=queue.max_running if queue else None,
+        max_running_per_owner=queue.max_running_per_owner if queue else None,
+    )
 
 
 def _by(actor: str, what: str) -> Reason:

@@ -4,8 +4,6 @@ run.
 
 from __future__ import annotations
 
-import fcntl
-import os
 import socket
 import threading
 import time
@@ -18,6 +16,7 @@ from control_plane.api.server import Server as HttpServer
 from control_plane.core.snapshot import Timing
 from control_plane.errors import Unavailable
 from control_plane.execute import no_checkpoint
+from control_plane.lock import alone
 from control_plane.loop import Pace
 from control_plane.wiring import ControlPlane, EmbeddedSettings, embedded
 
@@ -90,7 +89,7 @@ def serving(
     """Run the control plane over a directory while the block lasts. Raises `Unavailable` when
     another one uses the directory or the port."""
     state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with _alone(state_dir):
+    with alone(state_dir):
         listening = _listen(port)
         url = f"http://127.0.0.1:{listening.getsockname()[1]}"
         settings = EmbeddedSettings(
@@ -106,23 +105,6 @@ def serving(
             yield server
         finally:
             server.stop()
-
-
-@contextmanager
-def _alone(state_dir: Path) -> Iterator[None]:
-    """Keep a second control plane off the same directory; freed by the system at a crash."""
-    descriptor = os.open(state_dir / "lock", os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        raise Unavailable(
-            f"another control plane uses {state_dir}", fix="end it, or choose another --state-dir"
-        ) from None
-    try:
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def _listen(port: int) -> socket.socket:

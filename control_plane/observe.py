@@ -1,6 +1,6 @@
 """Gathering the snapshot: the only place that reads for a decision.
 
-Clouds are listed before the store is read, so a machine whose record was written in between is
+Clouds are listed before the fleet is read, so a machine whose record was written in between is
 never taken for a stray. What a provider does not show is asked for once by id: only a positive "it
 does not exist" counts as gone.
 """
@@ -8,9 +8,9 @@ does not exist" counts as gone.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
 from control_plane import throttle
@@ -19,14 +19,39 @@ from control_plane.core.model import (
     Lease,
     Machine,
     Observation,
+    Offer,
     PriceInterval,
+    QueueRecord,
+    QueueStats,
     Sighting,
     WaitingGroup,
 )
 from control_plane.core.policy import Autoscaler, AutoscalerRecord
 from control_plane.core.snapshot import Snapshot, Spend, Timing
 from control_plane.errors import ProviderError
-from control_plane.ports import Fence, Ids, MachineRef, PriceBook, Provider, Store
+from control_plane.ports import Ids, MachineRef, PriceBook, Provider, Store
+from control_plane.throttle import Rests
+
+COUNTED_MIN, COUNTED_MAX = 500, 10_000
+"""Of one kind of waiting jobs at least and at most so many are counted. Fewer than the minimum
+would save nothing; more than the maximum would make a look at a deep queue slow, and no plan needs
+them: the rest is counted at the looks after it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class View:
+    """Which autoscaler is looked at, and what is known of it before the look."""
+
+    record: AutoscalerRecord
+    fleet: str
+    """The label of its machines."""
+    queues: Sequence[QueueRecord]
+    """All there are."""
+    rests: Rests
+    generation: int = 0
+    """Of the controller lease under which the decision would be carried out."""
+    reachable_since: datetime | None = None
+    """Since when agents could reach the control plane."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,64 +65,63 @@ class Eyes:
     timing: Timing
     pool: Executor
     """Runs the providers' listings side by side."""
+    limits: dict[str, tuple[Autoscaler, int, int]] = field(default_factory=dict, repr=False)
+    """By autoscaler: for which policy and how many offers it was worked out, and how many jobs are
+    worth counting. Thousands of offers are looked at for it."""
 
     def gather(
-        self,
-        record: AutoscalerRecord,
-        *,
-        fleet: str,
-        fence: Fence,
-        now: datetime,
-        reachable_since: datetime | None,
-        look: bool = True,
+        self, view: View, now: datetime, *, look: bool = True, sure: bool = True
     ) -> Snapshot:
         """Everything one decision about this autoscaler may look at; without `look` no provider is
-        asked what it runs."""
-        policy = record.policy
-        known = self.store.machine_list(autoscaler=record.name)
-        providers = _providers(policy, known)
-        observations = self._observe(
-            providers if look else [name for name in providers if name not in self.providers],
-            fleet,
-            now,
-        )
-        machines = self.store.machine_list(autoscaler=record.name)
+        asked what it runs. What is not `sure` shows whether there is anything to decide."""
+        policy = view.record.policy
+        declared = _declared(policy)
+        observations = self._observe(declared, view, now, look=look)
+        fleet = self.store.fleet_read(sure=sure)
+        elsewhere = sorted({m.offer.provider for m in _of(view, fleet[0])} - {*declared})
+        if elsewhere:
+            observations += self._observe(elsewhere, view, now, look=look)
+            fleet = self.store.fleet_read(sure=sure)
+        machines = _of(view, fleet[0])
+        offers = self.prices.offers([*declared, *elsewhere])
+        waiting = self._waiting(policy, offers, now)
         return Snapshot(
             now=now,
             policy=policy,
-            paused=record.paused,
-            deleting=record.deleting,
-            generation=fence.generation,
-            queues={k: v for k, v in self.store.queue_stats().items() if k in policy.queues},
-            queues_paused=frozenset(q.name for q in self.store.queue_list() if q.paused),
-            waiting=tuple(self._waiting(policy, now)),
+            paused=view.record.paused,
+            deleting=view.record.deleting,
+            generation=view.generation,
+            queues=_stats(policy, waiting, fleet[1]),
+            queues_paused=frozenset(queue.name for queue in view.queues if queue.paused),
+            waiting=tuple(waiting),
             machines=tuple(machines),
-            leases=self._leases(policy, machines),
-            observations=self._look_again(observations, machines, fleet, now),
-            offers=tuple(self.prices.offers(providers)),
-            cooldowns=tuple(self.store.cooldown_list()),
-            reachable_since=reachable_since,
-            spend=self._spend(record.name, now),
+            leases=_leases(policy, machines, *fleet),
+            observations=self._look_again(observations, machines, view, now),
+            offers=tuple(offers),
+            cooldowns=tuple(view.rests.known.values()),
+            reachable_since=view.reachable_since,
+            spend=self._spend(policy, now) if _spends(policy, waiting, machines) else Spend(),
             timing=self.timing,
             new_machine_ids=tuple(self.ids.new("m") for _ in range(_ids_needed(policy, machines))),
         )
 
     def _observe(
-        self, providers: Sequence[str], fleet: str, now: datetime
+        self, providers: Sequence[str], view: View, now: datetime, *, look: bool
     ) -> tuple[Observation, ...]:
-        looks = [self.pool.submit(self._look, name, fleet, now) for name in providers]
+        asked = [name for name in providers if look or name not in self.providers]
+        looks = [self.pool.submit(self._look, name, view, now) for name in asked]
         return tuple(look.result() for look in looks)
 
-    def _look(self, name: str, fleet: str, now: datetime) -> Observation:
+    def _look(self, name: str, view: View, now: datetime) -> Observation:
         provider = self.providers.get(name)
         if provider is None:
             return _unseen(name, now, f"provider {name} is not set up on this server")
-        if throttle.resting(self.store, name, "", now):
+        if throttle.resting(view.rests, name, "", now):
             return _unseen(name, now, f"{name} has asked for fewer calls")
         try:
-            return provider.observe(fleet)
+            return provider.observe(view.fleet)
         except ProviderError as error:
-            throttle.heed(self.store, error, name, "", now)
+            throttle.heed(view.rests, error, name, "", now)
             return _unseen(name, now, f"{name}: {error}")
         except Exception as error:  # noqa: BLE001 - whatever went wrong, the answer is: unknown
             return _unseen(name, now, f"{name}: {type(error).__name__}: {error}")
@@ -106,7 +130,7 @@ class Eyes:
         self,
         observations: tuple[Observation, ...],
         machines: Sequence[Machine],
-        fleet: str,
+        view: View,
         now: datetime,
     ) -> tuple[Observation, ...]:
         """Ask by id for every machine that its provider's listing should show and does not."""
@@ -121,19 +145,19 @@ class Eyes:
                 and machine.provider_id not in shown
                 and observation.knows(machine.offer.region, machine.offer.zone)
             ]
-            found = [self._ask(machine, fleet, now) for machine in missing]
+            found = [self._ask(machine, view, now) for machine in missing]
             sightings = (*observation.sightings, *(each for each in found if each))
             completed.append(replace(observation, sightings=sightings))
         return tuple(completed)
 
-    def _ask(self, machine: Machine, fleet: str, now: datetime) -> Sighting | None:
+    def _ask(self, machine: Machine, view: View, now: datetime) -> Sighting | None:
         place = machine.offer.provider, machine.offer.region
-        if throttle.resting(self.store, *place, now):
+        if throttle.resting(view.rests, *place, now):
             return None
         try:
             seen = self.providers[machine.offer.provider].sighting(machine_ref(machine))
         except ProviderError as error:
-            throttle.heed(self.store, error, *place, now)
+            throttle.heed(view.rests, error, *place, now)
             return None
         except Exception:  # noqa: BLE001 - one cloud's fault must not hide what the others say
             return None
@@ -144,38 +168,106 @@ class Eyes:
             region=machine.offer.region,
             zone=machine.offer.zone,
             state="gone",
-            fleet=fleet,
+            fleet=view.fleet,
             created_at=machine.launched_at or machine.planned_at,
         )
 
-    def _waiting(self, policy: Autoscaler, now: datetime) -> Sequence[WaitingGroup]:
+    def _waiting(
+        self, policy: Autoscaler, offers: Sequence[Offer], now: datetime
+    ) -> Sequence[WaitingGroup]:
         ripe_before = {
             queue.name: now - timedelta(seconds=queue.launch_after_s)
             for queue in policy.queues.values()
         }
-        return self.store.waiting_groups(sorted(policy.queues), ripe_before=ripe_before, now=now)
-
-    def _leases(self, policy: Autoscaler, machines: Sequence[Machine]) -> tuple[Lease, ...]:
-        """Those of this autoscaler's machines, and those of its queues whose machine no longer
-        exists. A queue may change hands while a machine of its former owner works for it."""
-        mine = {machine.id for machine in machines}
-        others = {machine.id for machine in self.store.machine_list()} - mine
-        return tuple(
-            lease
-            for lease in self.store.job_leases()
-            if lease.machine_id in mine
-            or (lease.queue in policy.queues and lease.machine_id not in others)
+        return self.store.waiting_groups(
+            sorted(policy.queues),
+            ripe_before=ripe_before,
+            now=now,
+            limit=self._limit(policy, offers),
         )
 
-    def _spend(self, autoscaler: str, now: datetime) -> Spend:
+    def _limit(self, policy: Autoscaler, offers: Sequence[Offer]) -> int:
+        known = self.limits.get(policy.name)
+        if known is None or known[:2] != (policy, len(offers)):
+            known = (policy, len(offers), counted(policy, offers))
+            self.limits[policy.name] = known
+        return known[2]
+
+    def _spend(self, policy: Autoscaler, now: datetime) -> Spend:
         day = now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
         month = day.replace(day=1)
         mine: list[PriceInterval] = [
             interval
             for interval in self.store.prices_between(month, now)
-            if interval.autoscaler == autoscaler
+            if interval.autoscaler == policy.name
         ]
         return Spend(day_usd=spend(mine, day, now), month_usd=spend(mine, month, now))
+
+
+def counted(policy: Autoscaler, offers: Iterable[Offer]) -> int:
+    """How many jobs of one kind are worth counting: what the pools could run at their largest, with
+    a core or a card for each job."""
+    room = dict.fromkeys(policy.pools, 1)
+    for queue in policy.queues.values():
+        for name in queue.pools:
+            room[name] = max(room[name], queue.jobs_per_machine or 1)
+    for offer in offers:
+        for pool in policy.pools.values():
+            jobs = max(offer.capacity.cpus, offer.capacity.gpus)
+            if jobs > room[pool.name] and pool.accepts(offer):
+                room[pool.name] = jobs
+    most = sum(pool.machines_max * room[pool.name] for pool in policy.pools.values())
+    return min(max(most, COUNTED_MIN), COUNTED_MAX)
+
+
+def _spends(
+    policy: Autoscaler, waiting: Sequence[WaitingGroup], machines: Sequence[Machine]
+) -> bool:
+    """Whether money spent so far can matter: something runs, or may be bought."""
+    kept = any(pool.machines.low or pool.warm for pool in policy.pools.values())
+    return bool(waiting or machines or kept)
+
+
+def _of(view: View, machines: Iterable[Machine]) -> list[Machine]:
+    """Those of this autoscaler."""
+    return [machine for machine in machines if machine.autoscaler == view.record.name]
+
+
+def _stats(
+    policy: Autoscaler, waiting: Sequence[WaitingGroup], leases: Sequence[Lease]
+) -> Mapping[str, QueueStats]:
+    running = Counter(lease.queue for lease in leases)
+    return {name: _queue_stats(name, waiting, running[name]) for name in sorted(policy.queues)}
+
+
+def _queue_stats(name: str, waiting: Sequence[WaitingGroup], running: int) -> QueueStats:
+    """What may start now: neither delayed jobs nor those that the queue's limits keep back."""
+    mine = [group for group in waiting if group.queue == name]
+    return QueueStats(
+        name=name,
+        waiting=sum(group.count for group in mine),
+        running=running,
+        oldest_at=min((group.oldest_at for group in mine), default=None),
+        exact=all(group.exact for group in mine),
+    )
+
+
+def _leases(
+    policy: Autoscaler,
+    mine: Sequence[Machine],
+    machines: Sequence[Machine],
+    leases: Sequence[Lease],
+) -> tuple[Lease, ...]:
+    """Those of this autoscaler's machines, and those of its queues whose machine no longer exists.
+    A queue may change hands while a machine of its former owner works for it."""
+    own = {machine.id for machine in mine}
+    others = {machine.id for machine in machines} - own
+    return tuple(
+        lease
+        for lease in leases
+        if lease.machine_id in own
+        or (lease.queue in policy.queues and lease.machine_id not in others)
+    )
 
 
 def _unseen(provider: str, now: datetime, problem: str) -> Observation:
@@ -192,10 +284,9 @@ def machine_ref(machine: Machine) -> MachineRef:
     )
 
 
-def _providers(policy: Autoscaler, machines: Sequence[Machine]) -> list[str]:
-    """Where this autoscaler may buy, and where it still has something."""
-    declared = {cloud.provider for pool in policy.pools.values() for cloud in pool.clouds}
-    return sorted(declared | {machine.offer.provider for machine in machines})
+def _declared(policy: Autoscaler) -> list[str]:
+    """Where this autoscaler may buy."""
+    return sorted({cloud.provider for pool in policy.pools.values() for cloud in pool.clouds})
 
 
 def _ids_needed(policy: Autoscaler, machines: Sequence[Machine]) -> int:

@@ -1,12 +1,16 @@
-"""The loop: lease, observe, plan, check, commit, execute; then wait to be woken, a minute at most.
+"""The loop: observe, plan, check, take the lease, commit, execute; then wait to be woken, a minute
+at most.
 
-Whoever holds an autoscaler's lease is its only writer: every commit carries the lease's fencing
-generation, so a controller that was stopped for a while and wakes up again can write nothing.
+Looking needs no lease, so a look that finds nothing to do writes nothing. Whoever wants to act
+takes the autoscaler's lease, and gets it only if nobody has held it since the look: what was
+decided on is then still what is. Every commit carries the lease's fencing generation, so a
+controller that was stopped for a while and wakes up again can write nothing.
 """
 
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -19,17 +23,16 @@ from control_plane.core.model import MachineState
 from control_plane.core.plan import Plan
 from control_plane.core.planner import plan as decide
 from control_plane.core.policy import AutoscalerRecord
+from control_plane.core.reasons import span
 from control_plane.core.snapshot import Snapshot
 from control_plane.errors import Conflict, FencedOut
 from control_plane.execute import Done, Executor, no_checkpoint
-from control_plane.observe import Eyes
-from control_plane.ports import Fence, PlanRecord
+from control_plane.lease import LEASE_TTL_S, Lease, take_lease
+from control_plane.loop_figures import LoopFigures
+from control_plane.observe import Eyes, View
+from control_plane.ports import PlanRecord, Shared
 from control_plane.service import Service
-
-LEASE_TTL_S = 120.0
-"""How long a controller that died keeps others out. Longer than any tick may take: what a tick
-does late is refused by the fence anyway, this only saves the second controller a wasted look."""
-
+from control_plane.throttle import Rests
 
 _UNSETTLED = frozenset(COUNTED - {MachineState.READY, MachineState.BOOTING})
 """States a machine leaves by itself soon, with nobody to tell us. A machine that boots or works
@@ -42,11 +45,39 @@ class Tick:
 
     autoscaler: str
     plan: Plan | None = None
-    """None when another controller holds the lease."""
+    """None when another controller acts, or has acted since the look."""
     findings: tuple[Finding, ...] = ()
     done: Done | None = None
     unsettled: bool = False
     """Something is on its way: look again soon rather than in a minute."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Decision:
+    """What a look at one autoscaler came to, before anything is done about it."""
+
+    record: AutoscalerRecord
+    snapshot: Snapshot
+    plan: Plan
+    findings: tuple[Finding, ...]
+    said: str
+    read_generation: int
+    """Of the controller lease, when the look began."""
+
+    @property
+    def name(self) -> str:
+        return self.record.name
+
+    @property
+    def unsettled(self) -> bool:
+        return any(machine.state in _UNSETTLED for machine in self.snapshot.machines)
+
+    @property
+    def over(self) -> bool:
+        """Whether the autoscaler is being deleted and nothing of it is left."""
+        seen = any(s.state != "gone" for o in self.snapshot.observations for s in o.sightings)
+        unknown = any(o.unknown for o in self.snapshot.observations)
+        return self.record.deleting and not (self.snapshot.machines or seen or unknown)
 
 
 class Reconciler:
@@ -63,9 +94,10 @@ class Reconciler:
         reachable_since: datetime | None = None,
         checkpoint: Callable[[str], None] = no_checkpoint,
     ) -> None:
-        """`owner` names this controller; `installation` keeps the machines of two control planes
-        apart that share a cloud account; `reachable_since` is when agents could first reach this
-        control plane again."""
+        """`owner` names this controller and no other that may be alive: one that comes back under
+        the name of a dead one takes up its lease at once. `installation` keeps the machines of two
+        control planes apart that share a cloud account; `reachable_since` is when agents could
+        first reach this control plane again."""
         self._service = service
         self._store = service.store
         self._eyes = eyes
@@ -74,16 +106,42 @@ class Reconciler:
         self._installation = installation
         self._reachable_since = reachable_since
         self._checkpoint = checkpoint
+        self._turn = threading.Lock()
         self._last_told: dict[str, str] = {}
+        self._quiet: set[str] = set()
+        """Where there was nothing to do at the last look."""
         self._buying = True
         self._looked_at: datetime | None = None
 
+    @property
+    def figures(self) -> LoopFigures:
+        """What this process has done so far."""
+        return self._executor.figures
+
     def tick(self) -> list[Tick]:
-        """Look at every autoscaler once; a fault in one is noted and does not stop the others."""
-        self._notice_own_absence()
-        ticks = [self._guarded(record) for record in self._store.autoscaler_list()]
-        self._looked_at = self._now()
-        return ticks
+        """Look at every autoscaler once; a fault in one is noted and does not stop the others. One
+        look at a time: to the store two threads of one owner would be the same controller."""
+        with self._turn:
+            self._notice_own_absence()
+            began = self._now()
+            shared = self._store.shared_read()
+            self._let_jobs_go()
+            rests = Rests(self._store, shared.cooldowns)
+            ticks = [self._guarded(record, shared, rests) for record in shared.autoscalers]
+            self._looked_at = self._now()
+            self.figures.look((self._looked_at - began).total_seconds())
+            return ticks
+
+    def _let_jobs_go(self) -> None:
+        """Jobs whose time has come, or whose dependencies have ended, while nobody looked."""
+        try:
+            moved = self._store.job_release(now=self._now())
+        except Exception as error:  # noqa: BLE001 - one bad job must never keep machines waiting
+            text = f"{type(error).__name__}: {error}"
+            self._service.note("error", "jobs", text, code="release-failed")
+            return
+        if moved:
+            self._service.changed()
 
     def _notice_own_absence(self) -> None:
         """After a pause that no loop makes (the computer slept, the process was stopped) it was we
@@ -101,96 +159,169 @@ class Reconciler:
         """The label that all machines of an autoscaler carry."""
         return f"{self._installation}-{autoscaler}"
 
-    def _guarded(self, record: AutoscalerRecord) -> Tick:
+    def _guarded(self, record: AutoscalerRecord, shared: Shared, rests: Rests) -> Tick:
         try:
-            return self._tick(record)
+            return self._tick(record, shared, rests)
         except FencedOut:
-            return Tick(autoscaler=record.name)
+            return Tick(autoscaler=record.name, unsettled=True)
         except Exception as error:  # noqa: BLE001 - one autoscaler must never stop the others
             text = f"{type(error).__name__}: {error}"
             self._service.note("error", record.name, text, code="tick-failed")
             return Tick(autoscaler=record.name, done=Done(errors=[text]))
 
-    def _tick(self, record: AutoscalerRecord) -> Tick:
-        record = record if self._buying else replace(record, paused=True)
-        name = record.name
-        fence = self._store.lease_take(
-            f"autoscaler/{name}", self._owner, ttl_s=LEASE_TTL_S, now=self._now()
+    def _tick(self, record: AutoscalerRecord, shared: Shared, rests: Rests) -> Tick:
+        """Raises `FencedOut` when another controller acts, or has acted since the look."""
+        decision = self._decide(record, shared, rests)
+        if self._nothing_to_do(decision):
+            self._quiet.add(record.name)
+            plan, unsettled = decision.plan, decision.unsettled
+            return Tick(autoscaler=record.name, plan=plan, done=Done(), unsettled=unsettled)
+        self._quiet.discard(record.name)
+        lease = take_lease(
+            self._store,
+            self._service.clock,
+            _lease_name(record.name),
+            self._owner,
+            generation=decision.read_generation,
         )
-        if fence is None:
-            return Tick(autoscaler=name)
-        self._checkpoint("leased")
-        self._age(record)
-        snapshot = self._eyes.gather(
-            record,
-            fleet=self.fleet(name),
-            fence=fence,
-            now=self._now(),
+        try:
+            tick = self._act(decision, lease, rests)
+        except Exception:
+            lease.release()
+            raise
+        lease.release()
+        return tick
+
+    # ------------------------------------------------------------------------ looking
+
+    def _decide(self, record: AutoscalerRecord, shared: Shared, rests: Rests) -> _Decision:
+        """Where there was nothing to do at the last look, a read that may lag behind is enough to
+        see that there is still nothing; whatever is to be done is decided on a sure one."""
+        now = self._now()
+        owner, generation = self._holder(record.name, shared, now)
+        view = View(
+            record=record if self._buying else replace(record, paused=True),
+            fleet=self.fleet(record.name),
+            queues=shared.queues,
+            rests=rests,
+            generation=generation if owner == self._owner else generation + 1,
             reachable_since=self._reachable_since,
         )
+        if record.name in self._quiet:
+            decision = self._look(view, generation, sure=False)
+            if self._nothing_to_do(decision):
+                return decision
+        return self._look(view, generation, sure=True)
+
+    def _look(self, view: View, read_generation: int, *, sure: bool) -> _Decision:
+        snapshot = self._eyes.gather(view, self._now(), sure=sure)
         self._checkpoint("observed")
+        self._age(snapshot)
         plan = decide(snapshot)
-        findings = check(plan, snapshot)
-        self._hold_on(fence)
-        self._tell(plan, snapshot, findings)
+        return _Decision(
+            record=view.record,
+            snapshot=snapshot,
+            plan=plan,
+            findings=check(plan, snapshot),
+            said=_said(plan, snapshot),
+            read_generation=read_generation,
+        )
+
+    def _nothing_to_do(self, decision: _Decision) -> bool:
+        new = decision.said != self._last_told.get(decision.name)
+        return decision.plan.empty and not new and not decision.over
+
+    def _holder(self, autoscaler: str, shared: Shared, now: datetime) -> tuple[str, int]:
+        """Who held the lease last, and its generation. Raises `FencedOut` while another does."""
+        held = shared.leases.get(_lease_name(autoscaler))
+        if held is None:
+            return "", 0
+        if held.fence.owner not in ("", self._owner) and held.until > now:
+            raise FencedOut(f"{held.fence.owner} acts for {autoscaler}")
+        return held.fence.owner, held.fence.generation
+
+    def _age(self, snapshot: Snapshot) -> None:
+        """Raise the priority of jobs that have waited long. It needs no lease: whoever does it, and
+        however often, a job is raised once in its time."""
+        for queue in snapshot.policy.queues.values():
+            since = snapshot.now - timedelta(seconds=queue.ageing_s)
+            mine = (group for group in snapshot.waiting if group.queue == queue.name)
+            if any((group.aged_at or group.oldest_at) < since for group in mine):
+                self._store.queue_promote(queue.name, waiting_since=since, now=snapshot.now)
+
+    # ------------------------------------------------------------------------ acting
+
+    def _act(self, decision: _Decision, lease: Lease, rests: Rests) -> Tick:
+        plan = decision.plan
+        self._checkpoint("leased")
+        self._refuse_what_is_old(decision)
+        self._tell(decision)
         self._checkpoint("planned")
-        if findings:
-            return Tick(autoscaler=name, plan=plan, findings=findings)
-        done = self._executor.execute(plan, record.policy, fleet=self.fleet(name), fence=fence)
+        if decision.findings:
+            return Tick(autoscaler=decision.name, plan=plan, findings=decision.findings)
+        done = self._executor.execute(
+            plan,
+            decision.record.policy,
+            fleet=self.fleet(decision.name),
+            lease=lease,
+            rests=rests,
+        )
         self._checkpoint("executed")
-        self._remove_if_done(record, snapshot, fence)
-        unsettled = done.unsettled or any(m.state in _UNSETTLED for m in snapshot.machines)
-        return Tick(autoscaler=name, plan=plan, done=done, unsettled=unsettled)
+        if decision.over:
+            self._remove(decision.record)
+        return Tick(
+            autoscaler=decision.name,
+            plan=plan,
+            done=done,
+            unsettled=done.unsettled or decision.unsettled,
+        )
 
-    def _hold_on(self, fence: Fence) -> None:
-        """Renew the lease: looking takes time, and nothing may be written by one whose lease ran
-        out meanwhile. Raises `FencedOut`."""
-        held = self._store.lease_take(fence.name, self._owner, ttl_s=LEASE_TTL_S, now=self._now())
-        if held != fence:
-            raise FencedOut(f"another controller has taken over {fence.name}")
+    def _refuse_what_is_old(self, decision: _Decision) -> None:
+        """Raise `FencedOut` when the look is so long ago that it says nothing of now. The lease,
+        taken after it, holds for as long."""
+        age_s = (self._now() - decision.snapshot.now).total_seconds()
+        if age_s > LEASE_TTL_S:
+            text = f"the look was {span(age_s)} ago; what was decided then is not done"
+            self._service.note("error", decision.name, text, code="look-too-old")
+            raise FencedOut(text)
 
-    def _age(self, record: AutoscalerRecord) -> None:
-        now = self._now()
-        for queue in record.policy.queues.values():
-            since = now - timedelta(seconds=queue.ageing_s)
-            self._store.queue_promote(queue.name, waiting_since=since, now=now)
-
-    def _tell(self, plan: Plan, snapshot: Snapshot, findings: tuple[Finding, ...]) -> None:
-        """Keep the plan when it says something new; an idle tick writes nothing."""
-        for finding in findings:
-            self._service.note("error", plan.autoscaler, finding.sentence, code=finding.code)
-        told = _said(plan, snapshot)
-        if self._last_told.get(plan.autoscaler) == told:
+    def _tell(self, decision: _Decision) -> None:
+        """Keep the plan when it says something new."""
+        for finding in decision.findings:
+            self._service.note("error", decision.name, finding.sentence, code=finding.code)
+        if self._last_told.get(decision.name) == decision.said:
             return
-        self._last_told[plan.autoscaler] = told
+        self._last_told[decision.name] = decision.said
         self._store.plan_put(
             PlanRecord(
                 id=self._service.ids.new("p"),
-                autoscaler=plan.autoscaler,
-                at=plan.at,
-                plan=json.dumps(to_json(plan)),
-                snapshot=json.dumps(to_json(snapshot)),
+                autoscaler=decision.name,
+                at=decision.plan.at,
+                plan=json.dumps(to_json(decision.plan)),
+                snapshot=json.dumps(to_json(decision.snapshot)),
             )
         )
 
-    def _remove_if_done(self, record: AutoscalerRecord, snapshot: Snapshot, fence: Fence) -> None:
-        """An autoscaler that is being deleted goes when nothing of it is left."""
-        seen = any(s.state != "gone" for o in snapshot.observations for s in o.sightings)
-        unknown = any(o.unknown for o in snapshot.observations)
-        if not record.deleting or snapshot.machines or seen or unknown:
-            return
+    def _remove(self, record: AutoscalerRecord) -> None:
+        """Forget an autoscaler of which nothing is left."""
         if self._store.autoscaler_get(record.name).version != record.version:
             return  # somebody has declared it again meanwhile
         for queue in self._store.queue_list():
             if queue.autoscaler == record.name:
                 self._free(queue.name)
         self._store.autoscaler_remove(record.name)
-        self._store.lease_release(fence)
+        self._service.forget()
         self._service.note("autoscaler", record.name, "deleted: nothing of it is left")
 
     def _free(self, queue_name: str) -> None:
         queue = self._store.queue_get(queue_name)
-        freed = replace(queue, autoscaler="", version=queue.version + 1)
+        freed = replace(
+            queue,
+            autoscaler="",
+            max_running=None,
+            max_running_per_owner=None,
+            version=queue.version + 1,
+        )
         try:
             self._store.queue_put(freed, expected_version=queue.version)
         except Conflict:
@@ -198,6 +329,10 @@ class Reconciler:
 
     def _now(self) -> datetime:
         return self._service.clock.now()
+
+
+def _lease_name(autoscaler: str) -> str:
+    return f"autoscaler/{autoscaler}"
 
 
 def _said(plan: Plan, snapshot: Snapshot) -> str:

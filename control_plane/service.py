@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from difflib import get_close_matches
 
-from control_plane.core.lifecycle import JOB_ENDED
+from control_plane.core.lifecycle import DEAD_LETTERS, JOB_ENDED
 from control_plane.core.model import (
     WHOLE_MACHINE_PPM,
     Event,
@@ -21,10 +21,18 @@ from control_plane.core.model import (
     QueueRecord,
     Reason,
 )
-from control_plane.core.policy import Autoscaler, Budget, PoolPolicy, QueuePolicy
+from control_plane.core.policy import (
+    Autoscaler,
+    AutoscalerRecord,
+    Budget,
+    PoolPolicy,
+    QueuePolicy,
+)
 from control_plane.core.reasons import need_text
 from control_plane.errors import NotFound, Refused
+from control_plane.kept import Kept
 from control_plane.ports import Clock, Ending, Ids, Place, PriceBook, Store
+from control_plane.timeline import MOVED
 
 INTERRUPTIONS_BEFORE_ON_DEMAND = 3
 """A job that lost this many spot machines goes to on-demand capacity where its pools allow it: by
@@ -33,6 +41,9 @@ then another spot try is likelier to waste the work again than to save money."""
 RETURNS_MAX = 20
 """How often a job may be given back by nobody's fault before it ends as `exhausted`. One that never
 fits into a machine's whole life would else be paid for again and again for ever."""
+
+REDRIVE_MAX = 1000
+"""Dead letters handed in again by one call: what a request has time for. Call it again for more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +57,8 @@ class Submission:
     labels: Mapping[str, str] = field(default_factory=dict)
     priority: int = 0
     not_before: datetime | None = None
+    depends_on: tuple[str, ...] = ()
+    """Ids of jobs that have to succeed first."""
     cloned_from: str = ""
 
 
@@ -67,12 +80,15 @@ class Service:
         self.clock = clock
         self.ids = ids
         self.changed = changed
+        self._autoscalers = Kept(store.autoscaler_get, clock.now)
+        self._queues = Kept(store.queue_get, clock.now)
 
     # ---------------------------------------------------------------------------- jobs
 
     def submit(self, submission: Submission, *, idempotency_key: str = "") -> tuple[Job, bool]:
-        """Take a job and say whether it is new. Raises `NotFound` for an unknown queue and
-        `Refused` for a job that no pool of its queue can ever run."""
+        """Take a job and say whether it is new. Raises `NotFound` for an unknown queue or job it
+        depends on, and `Refused` for a job that no pool of its queue can ever run, or that depends
+        on one that failed."""
         policy = self._policy_or_hint(submission.queue)
         spec = replace(submission.spec, need=self.full_need(submission.spec.need, policy))
         if policy is not None:
@@ -90,12 +106,12 @@ class Service:
                 submitted_at=now,
                 queued_at=now,
                 not_before=submission.not_before,
+                depends_on=submission.depends_on,
                 cloned_from=submission.cloned_from,
             ),
             idempotency_key=idempotency_key,
         )
         if is_new:
-            self.note("job", job.id, f"queued in {job.queue}", actor=job.owner)
             self.changed()
         return job, is_new
 
@@ -118,28 +134,11 @@ class Service:
         actor: str = "",
         idempotency_key: str = "",
     ) -> Job:
-        """A new job like an earlier one, changed where a value is given."""
+        """A new job like an earlier one, changed where a value is given. It waits for nothing that
+        the earlier one had to wait for."""
         old = self.store.job_get(job_id)
-        # The share belongs to the old queue's policy; it is worked out anew for the new one.
-        spec = replace(
-            old.spec,
-            command=command or old.spec.command,
-            env={**old.spec.env, **(env or {})},
-            need=replace(old.spec.need, share_ppm=0, on_demand_only=False),
-        )
-        job, _ = self.submit(
-            Submission(
-                spec=spec,
-                queue=queue or old.queue,
-                name=old.name,
-                owner=actor or old.owner,
-                labels=old.labels,
-                priority=old.priority,
-                cloned_from=old.id,
-            ),
-            idempotency_key=idempotency_key,
-        )
-        return job
+        copy = self._copy(old, actor=actor, command=command, queue=queue, env=env)
+        return self._submit_copy(copy, "clone", actor, idempotency_key)[0]
 
     def retry(self, job_id: str, *, actor: str = "", idempotency_key: str = "") -> Job:
         """A new job like an ended one. Raises `Refused` while the old one has not ended."""
@@ -149,7 +148,41 @@ class Service:
                 f"job {job_id} is {old.state}, only an ended job can be retried",
                 fix=f"orchctl job clone {job_id}",
             )
-        return self.again(job_id, actor=actor, idempotency_key=idempotency_key)
+        return self._submit_copy(self._copy(old, actor=actor), "retry", actor, idempotency_key)[0]
+
+    @staticmethod
+    def _copy(
+        old: Job,
+        *,
+        actor: str,
+        command: str = "",
+        queue: str = "",
+        env: Mapping[str, str] | None = None,
+    ) -> Submission:
+        # The share belongs to the old queue's policy; it is worked out anew for the new one.
+        spec = replace(
+            old.spec,
+            command=command or old.spec.command,
+            env={**old.spec.env, **(env or {})},
+            need=replace(old.spec.need, share_ppm=0, on_demand_only=False),
+        )
+        return Submission(
+            spec=spec,
+            queue=queue or old.queue,
+            name=old.name,
+            owner=actor or old.owner,
+            labels=old.labels,
+            priority=old.priority,
+            cloned_from=old.id,
+        )
+
+    def _submit_copy(
+        self, copy: Submission, what: str, actor: str, idempotency_key: str
+    ) -> tuple[Job, bool]:
+        job, is_new = self.submit(copy, idempotency_key=idempotency_key)
+        if is_new:
+            self.note("job", job.id, f"{what} of {copy.cloned_from}", actor=actor)
+        return job, is_new
 
     def move(
         self,
@@ -175,7 +208,7 @@ class Service:
             now=self.clock.now(),
         )
         where = f"{place.where} {place.job_id}".strip()
-        self.note("job", job_id, f"moved to {target}, {where}", actor=actor)
+        self.note("job", job_id, f"moved to {target}, {where}", actor=actor, code=MOVED)
         self.changed()
         return moved
 
@@ -193,36 +226,97 @@ class Service:
             if done.cancel_requested:
                 # Somebody asked while it was on its way back: it must not run again.
                 done = self.store.job_cancel(job.id, reason=reason, now=now)
-            self.note("job", job.id, f"given back to {job.queue}: {reason.sentence}")
-        else:
-            if final is JobState.EXHAUSTED:
-                ending = replace(ending, reason=_exhausted(job, outcome, reason))
+        elif final is JobState.EXHAUSTED:
+            why = _exhausted(job, outcome, reason)
+            ending = replace(ending, reason=why)
             done = self.store.job_finish(job.id, epoch, ending, state=final, now=now)
-            self.note("job", job.id, f"{final}: {reason.sentence}")
+            self.note("job", job.id, f"{final}: {why.sentence}", code=why.code)
+        else:
+            done = self.store.job_finish(job.id, epoch, ending, state=final, now=now)
         self.changed()
         return done
 
     # ---------------------------------------------------------------------------- queues
 
-    def queue_create(self, name: str, *, autoscaler: str = "", actor: str = "") -> QueueRecord:
-        """Make a queue; one that exists already is returned as it is."""
+    def queue_create(
+        self,
+        name: str,
+        *,
+        max_running: int | None = None,
+        max_running_per_owner: int | None = None,
+        actor: str = "",
+    ) -> QueueRecord:
+        """Make a queue by hand; one that exists already is returned as it is."""
         try:
             return self.store.queue_get(name)
         except NotFound:
-            record = QueueRecord(name=name, autoscaler=autoscaler, created_at=self.clock.now())
-            self.store.queue_put(record, expected_version=0)
-            self.note("queue", name, "created", actor=actor)
+            record = QueueRecord(
+                name=name,
+                max_running=max_running,
+                max_running_per_owner=max_running_per_owner,
+                created_at=self.clock.now(),
+            )
+            self.queue_write(record, "created", actor=actor)
             return record
+
+    def queue_write(self, record: QueueRecord, what: str, *, actor: str = "") -> None:
+        """Write the next version of a queue's record and note what was done to it. Raises
+        `Conflict`."""
+        self.store.queue_put(record, expected_version=record.version - 1)
+        self.forget()
+        self.note("queue", record.name, what, actor=actor)
+        self.changed()
 
     def queue_pause(self, name: str, *, paused: bool, actor: str = "") -> QueueRecord:
         """Stop or resume handing out a queue's jobs; what runs goes on."""
         record = self.store.queue_get(name)
         if record.paused != paused:
             record = replace(record, paused=paused, version=record.version + 1)
-            self.store.queue_put(record, expected_version=record.version - 1)
-            self.note("queue", name, "paused" if paused else "resumed", actor=actor)
-            self.changed()
+            self.queue_write(record, "paused" if paused else "resumed", actor=actor)
         return record
+
+    def queue_limit(
+        self,
+        name: str,
+        *,
+        max_running: int | None,
+        max_running_per_owner: int | None,
+        actor: str = "",
+    ) -> QueueRecord:
+        """Set how many jobs of a queue may run at a time; None = no limit. What runs goes on.
+        Raises `Refused` for a queue that an autoscaler declares."""
+        old = self.store.queue_get(name)
+        self._refuse_if_declared(old)
+        record = replace(
+            old,
+            max_running=max_running,
+            max_running_per_owner=max_running_per_owner,
+            version=old.version + 1,
+        )
+        text = f"limits: {max_running or 'no'} in all, {max_running_per_owner or 'no'} per owner"
+        self.queue_write(record, text, actor=actor)
+        return record
+
+    def redrive(self, name: str, *, actor: str = "") -> Sequence[str]:
+        """Hand in again the dead letters of a queue, its failed and exhausted jobs, and return the
+        ids of the new jobs. A job is handed in again only once this way, however often this is
+        called; at most `REDRIVE_MAX` at a time."""
+        self.store.queue_get(name)
+        fresh: list[str] = []
+        cursor = ""
+        while len(fresh) < REDRIVE_MAX:
+            page = self.store.job_list(queue=name, states=DEAD_LETTERS, cursor=cursor)
+            fresh += [made for job in page.items if (made := self._redriven(job, actor))]
+            cursor = page.cursor
+            if not cursor:
+                break
+        return fresh
+
+    def _redriven(self, job: Job, actor: str) -> str:
+        """The id of the job that a dead letter became; empty when it had become one before."""
+        copy = self._copy(job, actor=actor)
+        made, is_new = self._submit_copy(copy, "retry", actor, f"redrive {job.id}")
+        return made.id if is_new else ""
 
     def queue_clear(self, name: str, *, actor: str = "") -> Sequence[str]:
         """Cancel all waiting jobs of a queue and return their ids: the receipt."""
@@ -234,29 +328,40 @@ class Service:
 
     def queue_delete(self, name: str, *, actor: str = "") -> None:
         """Remove an empty queue that no autoscaler declares. Raises `Refused`."""
-        record = self.store.queue_get(name)
-        if self.policy_of(name) is not None:
-            raise Refused(
-                f"queue {name} is declared by autoscaler {record.autoscaler}",
-                fix="remove it from the document and apply that",
-            )
+        self._refuse_if_declared(self.store.queue_get(name))
         self.store.queue_remove(name)
+        self.forget()
         self.note("queue", name, "deleted", actor=actor)
+
+    def _refuse_if_declared(self, record: QueueRecord) -> None:
+        if self.policy_of(record.name) is not None:
+            raise Refused(
+                f"queue {record.name} is declared by autoscaler {record.autoscaler}",
+                fix="change the document and apply that",
+            )
 
     # ---------------------------------------------------------------------------- shared
 
-    def policy_of(self, queue: str) -> tuple[QueuePolicy, Autoscaler] | None:
-        """The policy of a queue and the document it stands in; None for a queue made by hand.
-        Raises `NotFound` when there is no such queue."""
-        record = self.store.queue_get(queue)
-        if not record.autoscaler:
-            return None
+    def document(self, autoscaler: str) -> AutoscalerRecord | None:
+        """The document in force, or the one before it for a moment where another process has
+        changed it; None when there is none."""
         try:
-            document = self.store.autoscaler_get(record.autoscaler).policy
+            return self._autoscalers.get(autoscaler)
         except NotFound:
             return None
-        found = document.queues.get(queue)
-        return (found, document) if found else None
+
+    def policy_of(self, queue: str) -> tuple[QueuePolicy, Autoscaler] | None:
+        """The policy of a queue and the document it stands in, as `document` has it; None for a
+        queue made by hand. Raises `NotFound` when there is no such queue."""
+        record = self._queues.get(queue)
+        document = self.document(record.autoscaler) if record.autoscaler else None
+        found = document.policy.queues.get(queue) if document else None
+        return (found, document.policy) if found and document else None
+
+    def forget(self) -> None:
+        """A document or a queue was changed by this process: look at it anew."""
+        self._autoscalers.forget()
+        self._queues.forget()
 
     @staticmethod
     def full_need(need: Need, policy: tuple[QueuePolicy, Autoscaler] | None) -> Need:
@@ -317,8 +422,10 @@ class Service:
 
     def _next_need(self, job: Job, outcome: str) -> Need:
         losses = job.machine_losses + (outcome in ("interrupted", "lost"))
+        if losses < INTERRUPTIONS_BEFORE_ON_DEMAND:
+            return job.spec.need
         policy = self.policy_of(job.queue)
-        if losses < INTERRUPTIONS_BEFORE_ON_DEMAND or policy is None:
+        if policy is None:
             return job.spec.need
         safer = replace(job.spec.need, on_demand_only=True)
         return safer if self._may_ever_run(safer, *policy) else job.spec.need

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+from functools import lru_cache, partial
 
 from control_plane.core.model import Machine
 from control_plane.errors import Denied
@@ -18,6 +19,8 @@ class MachineTokens:
         if len(secret) < 32:
             raise ValueError("the server secret needs at least 32 bytes")
         self._secret = secret
+        # An agent sends its session with every request.
+        self._session_mac = lru_cache(maxsize=16_384)(partial(self._mac, "session"))
 
     def one_time(self, machine: Machine) -> str:
         """What a local or ssh machine exchanges for its session; bound to this launch attempt."""
@@ -25,7 +28,7 @@ class MachineTokens:
 
     def session(self, machine_id: str, instance: str) -> str:
         """What an agent sends with every request; good while its machine's record is open."""
-        return f"{machine_id}.{self._mac('session', machine_id, instance)}"
+        return f"{machine_id}.{self._session_mac(machine_id, instance)}"
 
     def check_one_time(self, machine: Machine, token: str) -> None:
         """Raise `Denied` unless this is the token of the machine's current launch attempt."""

@@ -8,6 +8,7 @@ import secrets
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from datetime import timedelta
 from importlib.metadata import version
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from control_plane.agents import Agents, AgentSettings
 from control_plane.api.app import create_app
 from control_plane.api.changes import Changes
 from control_plane.api.deps import ApiDeps, ApiSettings
+from control_plane.api.together import Together
 from control_plane.blobs.local import LocalBlobs
 from control_plane.core.snapshot import Timing
 from control_plane.dashboard import mount
@@ -27,6 +29,7 @@ from control_plane.loop import Loop, Pace
 from control_plane.observe import Eyes
 from control_plane.ports import Store
 from control_plane.preview import right_now
+from control_plane.prune import Pruner
 from control_plane.reconcile import Reconciler
 from control_plane.service import Service
 from control_plane.stores.sqlite import SqliteStore
@@ -53,6 +56,8 @@ class EmbeddedSettings:
     )
     pace: Pace = field(default_factory=lambda: Pace(at_least_s=5.0))
     """Looking costs nothing here, so it is done more often than in a cloud."""
+    keep: timedelta = timedelta(days=90)
+    """How long a job is remembered after its end."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,9 +94,15 @@ def embedded(
     prices = LivePrices(providers, load_offers, clock.now)
     changes = Changes()
 
-    def changed() -> None:
+    together = Together(store.together)
+
+    def wake() -> None:
         changes.notify()
         loop.wake()
+
+    def changed() -> None:
+        # Whoever is woken looks at once, and must see what has changed.
+        together.afterwards(wake)
 
     service = Service(store, prices, clock, ids, changed)
     fleet = Fleet(service)
@@ -126,7 +137,8 @@ def embedded(
         reachable_since=clock.now(),
         checkpoint=checkpoint,
     )
-    loop = Loop(reconciler, settings.pace)
+    pruner = Pruner(store, blobs, clock, keep=settings.keep)
+    loop = Loop(reconciler, settings.pace, pruner.prune)
     app = create_app(
         ApiDeps(
             store=store,
@@ -145,7 +157,9 @@ def embedded(
             ),
             bundle=bundle,
             preview=lambda policy: right_now(eyes, clock, policy),
+            together=together,
             changes=changes,
+            loop=reconciler.figures,
             mount_dashboard=mount,
         )
     )

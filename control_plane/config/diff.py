@@ -212,6 +212,8 @@ def _queue(queue: QueuePolicy) -> _Fields:
             "launch_after": duration_text(queue.launch_after_s),
             "jobs_per_machine": str(queue.jobs_per_machine or ""),
             "ageing": duration_text(queue.ageing_s),
+            "max_running": str(queue.max_running or ""),
+            "max_running_per_owner": str(queue.max_running_per_owner or ""),
         }
     )
 

@@ -94,6 +94,8 @@ class QueueDoc(_Part):
         "Jobs side by side on one machine; unset = what stated resources allow.",
     )
     ageing: Duration = optional("A waiting job gains a step of priority each time it waits this.")
+    max_running: Some = optional("Jobs of it that run at a time at most.")
+    max_running_per_owner: Some = optional("Jobs of any one owner that run at a time at most.")
 
     def policy(self, name: str) -> QueuePolicy:
         names = {"launch_after": "launch_after_s", "ageing": "ageing_s"}

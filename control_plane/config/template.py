@@ -18,6 +18,7 @@ queues:
     # priority: 0               # between queues: higher first
     # launch_after: 90s         # let a running machine free up before one is bought
     # jobs_per_machine: 8       # side by side on one machine; else what each job asks for
+    # max_running: 64           # at a time, in all; `max_running_per_owner` for each owner
 
 pools:
   local:                        # this very computer: no account needed, nothing is billed

@@ -105,14 +105,14 @@ class PoolPolicy:
     def accepts(self, offer: Offer) -> bool:
         """Whether an offer is of this pool's kind: place, market, price and size."""
         return (
-            any(
+            self._size_accepts(offer.capacity)
+            and self._market_accepts(offer.market)
+            and (self.max_price_usd_hour is None or offer.price_usd_hour <= self.max_price_usd_hour)
+            and any(
                 cloud.provider == offer.provider
                 and (not cloud.regions or offer.region in cloud.regions)
                 for cloud in self.clouds
             )
-            and self._market_accepts(offer.market)
-            and (self.max_price_usd_hour is None or offer.price_usd_hour <= self.max_price_usd_hour)
-            and self._size_accepts(offer.capacity)
         )
 
     def matching(self, offers: Iterable[Offer]) -> list[Offer]:
@@ -159,6 +159,10 @@ class QueuePolicy:
     """How many of its jobs one machine may run at once; None = what the stated resources allow."""
     ageing_s: int = 3600
     """A waiting job gains one step of priority each time it has waited this long."""
+    max_running: int | None = None
+    """Jobs of it that machines may have at a time; None = as many as there is room for."""
+    max_running_per_owner: int | None = None
+    """The same for the jobs of any one owner."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,18 +14,22 @@ import pytest
 from control_plane.core.lifecycle import COUNTED
 from control_plane.core.model import MachineState
 from control_plane.errors import FencedOut
+from control_plane.lease import LEASE_TTL_S
 from control_plane.loop import Loop, Pace
 from control_plane.ports import Fence, Store
-from control_plane.reconcile import LEASE_TTL_S
+from control_plane.reconcile import Tick
 from control_plane.stores.memory import MemoryStore
 from control_plane.stores.sqlite import SqliteStore
 from tests.build import machine, policy
 from tests.invariants.world import ONE_ZONE, World, l4, ready_world, small_world
+from tests.simulation.world import Crash
 
 S = MachineState
 
-PAUSES = ("leased", "observed", "planned", "intent-written", "intents-committed", "before-launch")
-"""Where a controller may be stopped for longer than its lease."""
+PAUSES = ("observed", "leased", "planned", "intent-written", "intents-committed", "before-launch")
+"""Where a controller may be stopped for longer than its lease, in the order of a look."""
+
+LEASE = "autoscaler/research"
 
 
 # -------------------------------------------------------------------------- 28: one writer
@@ -90,15 +94,248 @@ def test_28_a_commit_under_an_old_generation_is_refused(
     store.close()
 
 
-def test_28_while_one_controller_holds_the_lease_the_other_does_nothing() -> None:
-    """It asks, is told that somebody is at it, and neither looks nor acts."""
+def test_28_while_one_controller_acts_the_other_does_nothing() -> None:
+    """It sees that somebody is at it, and neither lists a cloud nor acts; it looks again soon."""
+    world = small_world()
+    world.submit()
+    seen: list[tuple[object, bool, int]] = []
+
+    def look_too(name: str) -> None:
+        if name in PAUSES[1:]:
+            observed = world.provider.calls["observe"]
+            (tick,) = world.controller("two").tick()
+            seen.append((tick.plan, tick.unsettled, world.provider.calls["observe"] - observed))
+
+    world.controller("one", look_too).tick()
+    assert len(seen) == len(PAUSES[1:])
+    assert set(seen) == {(None, True, 0)}
+    assert len(world.cloud.vms) == 1
+
+
+@pytest.mark.parametrize("kind", ["memory", "sqlite"])
+def test_28_what_was_decided_before_another_controller_acted_is_dropped(
+    kind: str, tmp_path: Path
+) -> None:
+    """Both look at the same books, one takes the lease, acts and gives it back before the other
+    wants it. The lease is free then, and still the other does not get it: its plan is of before."""
+    store = SqliteStore(tmp_path / "store.db", durability="normal") if kind == "sqlite" else None
+    world = small_world(store=store)
+    world.submit()
+    before: list[object] = []
+
+    def be_overtaken(name: str) -> None:
+        if name == "observed" and not before:
+            world.controller("two").tick()
+            before.append(_written(world))
+
+    (tick,) = world.controller("one", be_overtaken).tick()
+    assert tick.plan is None
+    assert tick.unsettled
+    assert [_written(world)] == before
+    assert len(world.cloud.vms) == 1
+    world.store.close()
+
+
+@pytest.mark.parametrize("kind", ["memory", "sqlite"])
+def test_28_many_looks_of_two_controllers_at_once_buy_each_machine_once(
+    kind: str, tmp_path: Path
+) -> None:
+    """Two controllers in threads of their own look a hundred times at a queue that fills up
+    meanwhile: for each job there is one machine."""
+    store = SqliteStore(tmp_path / "store.db", durability="normal") if kind == "sqlite" else None
+    world = small_world(high=8, spec=ONE_ZONE.but(quota_machines=100), store=store)
+    ticks: list[Tick] = []
+
+    def look_on(owner: str) -> None:
+        reconciler = world.controller(owner)
+        for _ in range(50):
+            ticks.extend(reconciler.tick())
+
+    def hand_in() -> None:
+        for _ in range(8):
+            world.submit()
+
+    threads = [threading.Thread(target=look_on, args=(owner,)) for owner in ("one", "two")]
+    threads.append(threading.Thread(target=hand_in))
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    world.tick()
+    assert len(ticks) == 100
+    assert [tick.done.errors for tick in ticks if tick.done and tick.done.errors] == []
+    assert len(world.cloud.vms) == 8
+    assert len({vm.machine_id for vm in world.cloud.vms}) == 8
+    assert world.cloud.violations == ()
+    world.store.close()
+
+
+def test_28_two_threads_of_one_controller_look_one_after_the_other() -> None:
+    """To the store they would be the same owner, whom no lease keeps out: so the second waits."""
+    world = small_world()
+    world.submit()
+    others: list[threading.Thread] = []
+    passed: list[str] = []
+    seen: list[tuple[bool, list[str]]] = []
+
+    def look_too(name: str) -> None:
+        passed.append(name)
+        if name == "leased" and not others:
+            others.append(threading.Thread(target=reconciler.tick))
+            others[0].start()
+            others[0].join(0.2)
+            seen.append((others[0].is_alive(), passed.copy()))
+
+    reconciler = world.controller("one", look_too)
+    reconciler.tick()
+    others[0].join(10)
+    assert seen == [(True, ["observed", "leased"])]
+    assert not others[0].is_alive()
+    assert len(world.cloud.vms) == 1
+
+
+def test_28_the_lease_is_given_back_as_soon_as_it_was_acted() -> None:
+    """Another controller may act at once; in a cloud the next look is seldom by the same one."""
     world = small_world()
     world.submit()
     world.tick()
-    observed = world.provider.calls["observe"]
+    world.submit()
+    (tick,) = world.controller("two").tick()
+    assert tick.plan is not None
+    assert len(tick.plan.launches) == 1
+    assert len(world.cloud.vms) == 2
+
+
+def test_28_a_controller_that_died_while_it_acted_keeps_others_out_for_as_long_as_its_lease() -> (
+    None
+):
+    """Its launch may be on its way. Whoever comes back under its name goes on at once."""
+    world = small_world()
+    world.submit()
+
+    def die(name: str) -> None:
+        if name == "launch-answered":
+            raise Crash
+
+    with pytest.raises(Crash):
+        world.controller("one", die).tick()
+    world.clock.advance(LEASE_TTL_S - 1)
     (tick,) = world.controller("two").tick()
     assert tick.plan is None
-    assert world.provider.calls["observe"] == observed
+    (tick,) = world.controller("one").tick()
+    assert tick.plan is not None
+    assert not tick.plan.empty
+    assert len(world.cloud.vms) == 1
+
+
+def test_28_another_controller_takes_over_when_the_lease_of_a_dead_one_is_over() -> None:
+    """Two minutes at most, and the generation grows: the dead one could write nothing any more."""
+    world = small_world()
+    world.submit()
+
+    def die(name: str) -> None:
+        if name == "leased":
+            raise Crash
+
+    with pytest.raises(Crash):
+        world.controller("one", die).tick()
+    before = world.store.shared_read().leases[LEASE].fence.generation
+    world.clock.advance(LEASE_TTL_S)
+    (tick,) = world.controller("two").tick()
+    assert tick.plan is not None
+    assert tick.plan.generation == before + 1
+    assert world.store.shared_read().leases[LEASE].fence.generation == before + 1
+    assert len(world.cloud.vms) == 1
+
+
+@pytest.mark.parametrize("boundary", ["observed", "leased"])
+def test_28_what_was_decided_long_ago_is_not_done(boundary: str) -> None:
+    """The computer slept between the look and the act, and nobody else was there to take over. A
+    machine that has spoken again meanwhile is not given up for what it was then."""
+    world, (guest,), (job,) = ready_world()
+    guest.claim()
+    world.clock.advance(95)
+
+    def sleep(name: str) -> None:
+        if name == boundary and not world.events("look-too-old"):
+            world.clock.advance(LEASE_TTL_S + 1)
+            guest.beat()
+
+    (tick,) = world.controller("one", sleep).tick()
+    assert tick.plan is None
+    assert tick.unsettled
+    assert world.machine(guest.vm.machine_id).state is S.READY
+    assert world.job(job).machine_losses == 0
+    (event,) = world.events("look-too-old")
+    assert "the look was 2m ago" in event.text
+
+
+def test_28_a_controller_that_wakes_up_before_a_cloud_call_makes_it_only_if_it_still_may() -> None:
+    """No fence can guard a cloud. The successor was refused what this one is about to buy, and has
+    bought something else: two machines for one record, were the call made now."""
+    world = small_world(high=1)
+    world.submit()
+    world.cloud.fail_next("InsufficientInstanceCapacity", 1, call="launch")
+    slept: list[str] = []
+
+    def sleep(name: str) -> None:
+        if name == "before-launch" and not slept:
+            slept.append(name)
+            world.clock.advance(LEASE_TTL_S)
+            world.controller("two").tick()
+
+    world.controller("one", sleep).tick()
+    assert slept
+    assert world.machine().attempt == 2
+    assert [vm.key for vm in world.cloud.vms] == [world.machine().launch_key]
+
+
+def test_28_a_controller_that_woke_up_late_ends_no_machine_either() -> None:
+    """What it had decided is the other one's affair by then."""
+    world, (guest,), _ = ready_world()
+    world.fleet.terminate(guest.vm.machine_id)
+    before: list[int] = []
+
+    def sleep(name: str) -> None:
+        if name == "before-terminate" and not before:
+            world.clock.advance(LEASE_TTL_S)
+            world.controller("two").tick()
+            before.append(world.provider.calls["terminate"])
+
+    world.controller("one", sleep).tick()
+    assert before == [1]
+    assert world.provider.calls["terminate"] == 1
+
+
+def test_28_a_controller_that_works_for_long_renews_its_lease() -> None:
+    """Ten launches of half a minute each: nobody takes over in the middle, and the generation stays
+    what it was."""
+    world = small_world(high=10)
+    world.submit(10)
+    others: list[object] = []
+
+    def take_long(name: str) -> None:
+        if name == "before-launch":
+            world.clock.advance(30)
+            others.extend(tick.plan for tick in world.controller("two").tick())
+
+    (tick,) = world.controller("one", take_long).tick()
+    assert tick.plan is not None
+    assert others == [None] * 10
+    assert len(world.cloud.vms) == 10
+    assert world.store.shared_read().leases[LEASE].fence.generation == tick.plan.generation
+
+
+def test_28_a_look_that_finds_nothing_new_writes_nothing() -> None:
+    """No lease, no plan, no event, whoever looks and however often."""
+    world, (guest,), _ = ready_world()
+    guest.claim()
+    world.tick()
+    before = (_written(world), world.store.shared_read(), world.store.event_list())
+    for _ in range(10):
+        world.clock.advance(5)
+        world.tick()
+    assert (_written(world), world.store.shared_read(), world.store.event_list()) == before
 
 
 def test_28_deleting_does_not_take_away_what_was_declared_again_meanwhile() -> None:

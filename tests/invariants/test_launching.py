@@ -17,6 +17,7 @@ from control_plane.core.policy import (
     PoolPolicy,
     Range,
 )
+from control_plane.throttle import Rests
 from providers.simulated.clock import EPOCH
 from providers.simulated.errors import refusal
 from providers.simulated.spec import CloudSpec
@@ -460,7 +461,7 @@ def test_07_what_the_cloud_asks_for_is_obeyed() -> None:
     world.apply(policy(l4("l4", "aws"), l4("other", "gcp", high=1), both))
     world.submit(2)
     error = refusal("RequestLimitExceeded", "slowly", retry_after_s=45)
-    throttle.heed(world.store, error, "aws", "us-east-1", world.clock.now())
+    throttle.heed(Rests(world.store, ()), error, "aws", "us-east-1", world.clock.now())
     while not world.providers["aws"].requests:
         world.tick()
         world.clock.advance(5)

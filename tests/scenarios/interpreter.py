@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -94,7 +95,7 @@ class Stage:
         self._clouds: Sequence[str] = ("aws",)
         self._start = EPOCH
         self._made: World | None = None
-        self._seen = 0
+        self._seen: Counter[Event] = Counter()
         self._names: dict[str, str] = {}
 
     @property
@@ -168,10 +169,10 @@ class Stage:
         yield from self._news()
 
     def _news(self, *, shown: bool = True) -> Iterator[str]:
-        events = [e for e in _events(self.world) if e.seq > self._seen]
-        self._seen = max((e.seq for e in events), default=self._seen)
+        happened = Counter(self.world.events())
+        events, self._seen = list((happened - self._seen).elements()), happened
         for event in events:
-            if event.kind in ("queue", "world") or event.text.startswith("queued in"):
+            if event.kind in ("queue", "world") or event.text.startswith("queued"):
                 continue
             if not shown and event.kind == "job":
                 continue
@@ -562,18 +563,6 @@ def _parsed(text: str) -> tuple[Command, re.Match[str]]:
         if found := re.fullmatch(pattern, text):
             return command, found
     raise ScriptError(f"not a command: {text}")
-
-
-def _events(world: World) -> list[Event]:
-    """The event log, first to last."""
-    found: list[Event] = []
-    cursor = ""
-    while True:
-        page = world.store.event_list(cursor=cursor, limit=1000)
-        found += page.items
-        cursor = page.cursor
-        if not cursor:
-            return found[::-1]
 
 
 def _actions(plan: Plan) -> Iterator[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from typing import Any
 
 from control_plane.agents import AgentSettings
 from control_plane.core.lifecycle import JOB_ENDED
@@ -82,7 +83,14 @@ class History:
         for name in ("urgent", "default", "bulk")[: self.chance.randint(1, 3)]:
             pools = self.chance.sample(sorted(self._caps), self.chance.randint(1, len(self._caps)))
             extra = self.chance.choice(
-                ("", ", launch_after: 90s", ", jobs_per_machine: 3", ", ageing: 10m")
+                (
+                    "",
+                    ", launch_after: 90s",
+                    ", jobs_per_machine: 3",
+                    ", ageing: 10m",
+                    ", max_running: 2",
+                    ", max_running_per_owner: 1",
+                )
             )
             priority = self.chance.randint(0, 9)
             lines[name] = f"{{priority: {priority}, pools: [{', '.join(pools)}]{extra}}}"
@@ -157,10 +165,21 @@ class History:
                     max_attempts=self.chance.randint(1, 2),
                     max_machine_losses=self.chance.choice((2, 5)),
                     priority=self.chance.randint(0, 2),
+                    owner=self.chance.choice(("ann", "bob")),
+                    **self.chance.choice((_nothing, _nothing, self._later, self._after))(),
                 )
             except OrchctlError:
-                return  # no pool of this queue has such machines
+                return  # no pool of this queue has such machines, or what it depends on has failed
             self.watch.accepted.add(job.id)
+
+    def _later(self) -> dict[str, Any]:
+        wait = timedelta(seconds=self.chance.choice((20, 200, 2000)))
+        return {"not_before": self.world.clock.now() + wait}
+
+    def _after(self) -> dict[str, Any]:
+        jobs = [job.id for job in self.world.jobs()]
+        most = min(2, len(jobs))
+        return {"depends_on": tuple(self.chance.sample(jobs, self.chance.randint(0, most)))}
 
     def _cancel(self) -> None:
         jobs = [job for job in self.world.jobs() if job.state not in JOB_ENDED]
@@ -341,6 +360,10 @@ class History:
             f"{machine.id} {machine.state}" for machine in self.world.machines()
         )
         self.watch.at_rest()
+
+
+def _nothing() -> dict[str, Any]:
+    return {}
 
 
 def _cloud(name: str) -> str:

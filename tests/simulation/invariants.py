@@ -6,8 +6,8 @@ The books (store, ledger) are what the control plane believes; `SimulatedCloud.a
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
 from itertools import pairwise
@@ -107,6 +107,8 @@ class Watch:
         if lost:
             yield f"jobs are lost: {sorted(lost)}"
         leases = {lease.job_id: lease for lease in self.world.store.job_leases()}
+        yield from self._limits([job for job in jobs if job.state in _HELD])
+        states = {job.id: job.state for job in jobs}
         for job in jobs:
             if job.id in self._ended:
                 if job != self._ended[job.id]:
@@ -117,9 +119,22 @@ class Watch:
             if job.epoch < self._epochs.get(job.id, 0):
                 yield f"the epoch of {job.id} went back to {job.epoch}"
             self._epochs[job.id] = job.epoch
-            yield from _attempts(job, self.world.store.job_attempts(job.id))
+            attempts = self.world.store.job_attempts(job.id)
+            yield from _attempts(job, attempts)
+            yield from _held_back(job, attempts, states)
             if _over(job):
                 self._ended[job.id] = job
+
+    def _limits(self, held: Sequence[Job]) -> Iterator[str]:
+        in_all = Counter(job.queue for job in held)
+        by_owner = Counter((job.queue, job.owner) for job in held)
+        for queue in self.world.store.queue_list():
+            if queue.max_running is not None and in_all[queue.name] > queue.max_running:
+                yield f"{in_all[queue.name]} jobs of {queue.name} run, {queue.max_running} may"
+            most = queue.max_running_per_owner
+            for (name, owner), count in by_owner.items():
+                if name == queue.name and most is not None and count > most:
+                    yield f"{count} jobs of {owner} in {name} run, {most} may"
 
     # ------------------------------------------------------------------------ buying
 
@@ -201,6 +216,17 @@ def _attempts(job: Job, attempts: Sequence[Attempt]) -> Iterator[str]:
     final = [each for each in attempts if each.outcome in ("succeeded", "cancelled")]
     if len(final) > 1:
         yield f"{job.id} ended {len(final)} times"
+
+
+def _held_back(
+    job: Job, attempts: Sequence[Attempt], states: Mapping[str, JobState]
+) -> Iterator[str]:
+    """Nothing begins before its time, or before what it depends on has succeeded."""
+    if attempts and job.not_before is not None and attempts[0].leased_at < job.not_before:
+        yield f"{job.id} began at {attempts[0].leased_at}, not before {job.not_before}"
+    open_ones = [each for each in job.depends_on if states[each] is not JobState.SUCCEEDED]
+    if open_ones and (attempts or job.state is JobState.QUEUED):
+        yield f"{job.id} is {job.state} although {open_ones} have not succeeded"
 
 
 def _is_bug(error: str) -> bool:

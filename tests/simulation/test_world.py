@@ -5,6 +5,7 @@ The random histories (`test_seeds.py`) find what nobody thought of; here stands 
 
 from __future__ import annotations
 
+from collections import Counter
 from datetime import timedelta
 from pathlib import Path
 
@@ -12,11 +13,12 @@ import pytest
 
 from control_plane.core.lifecycle import JOB_ENDED
 from control_plane.core.model import JobState, Machine, Need
+from control_plane.reconcile import Tick
 from control_plane.stores.sqlite import SqliteStore
 from providers.simulated.spec import CloudSpec
 from tests.simulation.histories import History
 from tests.simulation.invariants import Watch
-from tests.simulation.world import CHECKPOINTS, World
+from tests.simulation.world import CHECKPOINTS, Controller, World
 
 GPU = Need(gpus=1)
 DOCUMENT = """\
@@ -117,16 +119,30 @@ def test_a_controller_that_wakes_up_late_does_no_harm(checkpoint: str) -> None:
     assert len(cloud.vms) == 1
 
 
-def test_of_two_controllers_one_acts() -> None:
+def test_two_controllers_look_and_everything_is_done_once() -> None:
+    """Whoever comes first does it; to the other there is nothing left to do."""
     world, watch = deployment()
-    second = world.add_controller()
-    acted = []
-    world.ticked = lambda controller, tick: acted.append((controller, tick.plan is not None))
-    world.submit("default", "work 60", GPU)
-    world.run(600)
-    assert {acts for controller, acts in acted if controller is second} == {False}
-    assert {acts for controller, acts in acted if controller is not second} == {True}
+    world.add_controller()
+    looked: Counter[str] = Counter()
+    done: Counter[tuple[str, str]] = Counter()
+
+    def ticked(controller: Controller, tick: Tick) -> None:
+        watch.ticked(controller, tick)
+        plan = tick.plan
+        looked[controller.owner] += plan is not None
+        if plan is not None:
+            done.update(("launch", each.machine_id) for each in plan.launches)
+            done.update(("requeue", each.job_id) for each in plan.requeues)
+            done.update((each.state.value, each.machine_id) for each in plan.marks)
+
+    world.ticked = ticked
+    for _ in range(4):
+        watch.accepted.add(world.submit("default", "work 60", GPU).id)
     to_the_end(world, watch)
+    assert set(looked) == {"controller-1", "controller-2"}
+    assert min(looked.values()) > 5
+    assert set(done.values()) == {1}
+    assert len([what for what, _ in done if what == "launch"]) == 2
 
 
 # ------------------------------------------------------------------------------ clouds

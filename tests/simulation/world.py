@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import itertools
 import random
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor as Pool
 from concurrent.futures import Future
@@ -33,12 +34,14 @@ from control_plane.core.snapshot import Timing
 from control_plane.execute import Executor, LaunchSettings
 from control_plane.fleet import Fleet
 from control_plane.loop import Pace
-from control_plane.observe import Eyes
-from control_plane.ports import Clock, Fence, Ids, Store
+from control_plane.observe import Eyes, View
+from control_plane.ports import Clock, Ids, Store
 from control_plane.reconcile import Reconciler, Tick
 from control_plane.service import Service, Submission
 from control_plane.stores.memory import MemoryStore
 from control_plane.system import LivePrices
+from control_plane.throttle import Rests
+from control_plane.timeline import job_timeline
 from control_plane.tokens import MachineTokens
 from providers.simulated.clock import EPOCH, SimulatedClock
 from providers.simulated.cloud import SimulatedCloud
@@ -51,8 +54,8 @@ T = TypeVar("T")
 
 INSTALLATION = "world"
 CHECKPOINTS = (
-    "leased",
     "observed",
+    "leased",
     "planned",
     "intent-written",
     "intents-committed",
@@ -307,15 +310,15 @@ class World:
     def preview(self, autoscaler: str) -> Plan:
         """What would be decided now, without doing it."""
         now = self.control_clock.now()
-        snapshot = self.eyes.gather(
-            self.store.autoscaler_get(autoscaler),
+        shared = self.store.shared_read()
+        view = View(
+            record=self.store.autoscaler_get(autoscaler),
             fleet=f"{INSTALLATION}-{autoscaler}",
-            fence=Fence(name="", owner="", generation=0),
-            now=now,
+            queues=shared.queues,
+            rests=Rests(self.store, shared.cooldowns),
             reachable_since=now,
-            look=False,
         )
-        return decide(snapshot)
+        return decide(self.eyes.gather(view, now, look=False))
 
     def _control(self, controller: Controller) -> list[Tick]:
         ticks = controller.act()
@@ -407,16 +410,26 @@ class World:
         """Write a line of the outside world into the event log, so that a story has its causes."""
         self.service.note("world", "", text)
 
-    def story(self) -> Iterator[str]:
-        """Everything that happened, first to last, one line each."""
-        events: list[Event] = []
+    def events(self) -> list[Event]:
+        """All that happened, first to last: the log, and the lives of the jobs."""
+        stored: dict[str, list[Event]] = defaultdict(list)
         cursor = ""
         while True:
             page = self.store.event_list(cursor=cursor, limit=1000)
-            events += page.items
+            for event in page.items:
+                stored[event.subject if event.kind == "job" else ""].append(event)
             cursor = page.cursor
             if not cursor:
                 break
-        for event in reversed(events):
+        lives = [
+            event
+            for job in self.jobs()
+            for event in job_timeline(job, self.store.job_attempts(job.id), stored[job.id])
+        ]
+        return sorted([*stored[""], *lives], key=lambda each: (each.at, each.seq, each.text))
+
+    def story(self) -> Iterator[str]:
+        """Everything that happened, first to last, one line each."""
+        for event in self.events():
             subject = f"{event.subject} " if event.subject else ""
             yield f"{event.at:%d %H:%M:%S} {subject}{event.text}"
