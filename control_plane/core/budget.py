@@ -6,15 +6,15 @@ launch may still fall back to. So the caps hold at every moment, not only when a
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
+from collections import defaultdict
 from decimal import Decimal
 
 from control_plane.core import reasons
+from control_plane.core.choice import Choice
 from control_plane.core.lifecycle import COUNTED, IN_FLIGHT
 from control_plane.core.model import Machine, MachineState, Offer, Reason
-from control_plane.core.policy import PoolPolicy
-from control_plane.core.snapshot import Snapshot
+from control_plane.core.policy import Budget, PoolPolicy
+from control_plane.core.snapshot import Snapshot, Spend
 
 LOOKAHEAD_HOURS = Decimal(1)
 """A machine is bought only if all machines together could run on for this long within the day's
@@ -28,14 +28,13 @@ class Caps:
     def __init__(self, snapshot: Snapshot) -> None:
         self._budget = snapshot.policy.budget
         self._spend = snapshot.spend
-        counted = [machine for machine in snapshot.machines if machine.state in COUNTED]
-        self._machines = Counter(machine.pool for machine in counted)
-        self._gpus: Counter[str] = Counter()
+        self._most_usd_hour = _most_usd_hour(self._budget, self._spend)
+        self._machines: dict[str, int] = defaultdict(int)
+        self._gpus: dict[str, int] = defaultdict(int)
         self._rate = Decimal(0)
-        for machine in counted:
-            offers = possible_offers(machine)
-            self._gpus[machine.pool] += max(offer.capacity.gpus for offer in offers)
-            self._rate += max(offer.price_usd_hour for offer in offers)
+        for machine in snapshot.machines:
+            if machine.state in COUNTED:
+                self._count(machine)
 
     @property
     def rate_usd_hour(self) -> Decimal:
@@ -57,48 +56,73 @@ class Caps:
             return reasons.cap_machines(pool, self._machines[pool.name])
         return None
 
+    def affordable(self, pool: PoolPolicy, choice: Choice) -> Choice:
+        """The offers that may be bought for this pool now."""
+        return choice.within(*self._left(pool))
+
     def refuse_offer(self, pool: PoolPolicy, offer: Offer) -> Reason | None:
         """Why this offer may not be bought for this pool now."""
-        gpus = self._gpus[pool.name] + offer.capacity.gpus
-        if gpus > pool.gpus_max:
+        gpus, usd_hour = self._left(pool)
+        if offer.capacity.gpus > gpus:
             return reasons.cap_gpus(pool, self._gpus[pool.name], offer)
+        if offer.price_usd_hour <= usd_hour:
+            return None
         rate = self._rate + offer.price_usd_hour
         if rate > self._budget.hour_usd:
             return reasons.cap_hour(self._rate, offer, self._budget.hour_usd)
-        ahead = rate * LOOKAHEAD_HOURS
-        if self._spend.day_usd + ahead > self._budget.day_usd:
+        if self._spend.day_usd + rate * LOOKAHEAD_HOURS > self._budget.day_usd:
             return reasons.cap_period("day", self._spend.day_usd, rate, self._budget.day_usd)
-        if self._spend.month_usd + ahead > self._budget.month_usd:
-            return reasons.cap_period("month", self._spend.month_usd, rate, self._budget.month_usd)
-        return None
+        return reasons.cap_period("month", self._spend.month_usd, rate, self._budget.month_usd)
 
-    def take(self, pool: PoolPolicy, offer: Offer) -> None:
-        """Count a machine that is bought as this offer."""
-        self._machines[pool.name] += 1
-        self._gpus[pool.name] += offer.capacity.gpus
-        self._rate += offer.price_usd_hour
+    def alike(self, pool: PoolPolicy, choice: Choice) -> int:
+        """How many machines in a row may be bought as the first of these offers, all affordable
+        now, before a cap takes one of them away."""
+        first, (gpus, usd_hour) = choice.offers[0], self._left(pool)
+        limits = [pool.machines_max - self._machines[pool.name]]
+        if first.capacity.gpus > 0:
+            limits.append((gpus - choice.gpus) // first.capacity.gpus + 1)
+        if first.price_usd_hour > 0:
+            limits.append(int((usd_hour - choice.usd_hour) // first.price_usd_hour) + 1)
+        return min(limits)
 
-    def widen(self, pool: PoolPolicy, offers: Sequence[Offer], more: Offer) -> bool:
-        """Let a machine that may become any of `offers` become `more` as well, and count what that
-        adds at worst; False = the caps leave no room for it."""
-        gpus = max(0, more.capacity.gpus - max(offer.capacity.gpus for offer in offers))
-        usd_hour = max(
-            Decimal(0), more.price_usd_hour - max(offer.price_usd_hour for offer in offers)
-        )
-        if self._gpus[pool.name] + gpus > pool.gpus_max or self._rate + usd_hour > self._most():
-            return False
-        self._gpus[pool.name] += gpus
+    def take(self, pool: PoolPolicy, offer: Offer, machines: int = 1) -> None:
+        """Count machines that are bought as this offer."""
+        self._machines[pool.name] += machines
+        self._gpus[pool.name] += offer.capacity.gpus * machines
+        self._rate += offer.price_usd_hour * machines
+
+    def widen(self, pool: PoolPolicy, choice: Choice) -> tuple[Offer, ...]:
+        """The offers that a machine bought as the first one of a choice may become within the caps,
+        the first one among them; what they add at worst is counted."""
+        first = choice.offers[0]
+        gpus, usd_hour = self._left(pool)
+        worst = choice.within(gpus + first.capacity.gpus, usd_hour + first.price_usd_hour).head()
+        self._gpus[pool.name] += worst.gpus - first.capacity.gpus
+        self._rate += worst.usd_hour - first.price_usd_hour
+        return worst.offers
+
+    def _count(self, machine: Machine) -> None:
+        offer = machine.offer
+        gpus, usd_hour = offer.capacity.gpus, offer.price_usd_hour
+        if machine.state in IN_FLIGHT:
+            for offer in possible_offers(machine):
+                gpus, usd_hour = max(gpus, offer.capacity.gpus), max(usd_hour, offer.price_usd_hour)
+        self._machines[machine.pool] += 1
+        self._gpus[machine.pool] += gpus
         self._rate += usd_hour
-        return True
 
-    def _most(self) -> Decimal:
-        """The highest hourly rate that all money caps allow."""
-        budget, spend = self._budget, self._spend
-        return min(
-            budget.hour_usd,
-            (budget.day_usd - spend.day_usd) / LOOKAHEAD_HOURS,
-            (budget.month_usd - spend.month_usd) / LOOKAHEAD_HOURS,
-        )
+    def _left(self, pool: PoolPolicy) -> tuple[int, Decimal]:
+        """The GPUs and the hourly price that one more machine of a pool may have."""
+        return pool.gpus_max - self._gpus[pool.name], self._most_usd_hour - self._rate
+
+
+def _most_usd_hour(budget: Budget, spend: Spend) -> Decimal:
+    """The highest hourly rate that all money caps allow."""
+    return min(
+        budget.hour_usd,
+        (budget.day_usd - spend.day_usd) / LOOKAHEAD_HOURS,
+        (budget.month_usd - spend.month_usd) / LOOKAHEAD_HOURS,
+    )
 
 
 def possible_offers(machine: Machine) -> tuple[Offer, ...]:

@@ -6,7 +6,7 @@ A finding means that the planner broke a promise. Nothing of such a plan is carr
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 
@@ -14,6 +14,8 @@ from control_plane.core.lifecycle import COUNTED, MACHINE_EDGES
 from control_plane.core.model import Machine, MachineState, Offer
 from control_plane.core.plan import Plan
 from control_plane.core.snapshot import Snapshot
+
+_OPEN_LAUNCH = frozenset({MachineState.PLANNED, MachineState.LAUNCHING})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,26 +28,30 @@ class Finding:
 
 def check(plan: Plan, snapshot: Snapshot) -> tuple[Finding, ...]:
     """Everything that is wrong with a plan; empty = it may be carried out."""
+    states = {machine.id: machine.state for machine in snapshot.machines}
     return (
-        *_launch_findings(plan, snapshot),
+        *_launch_findings(plan, snapshot, states),
         *_cap_findings(plan, snapshot),
-        *_ending_findings(plan, snapshot),
+        *_mark_findings(plan, states),
+        *_ending_findings(plan, snapshot, states),
         *_requeue_findings(plan, snapshot),
     )
 
 
-def _launch_findings(plan: Plan, snapshot: Snapshot) -> Iterator[Finding]:
-    known = {machine.id for machine in snapshot.machines}
+def _launch_findings(
+    plan: Plan, snapshot: Snapshot, states: Mapping[str, MachineState]
+) -> Iterator[Finding]:
     ids = Counter(launch.machine_id for launch in plan.launches)
+    wrong = _wrong_offers(plan, snapshot)
     for launch in plan.launches:
         pool = snapshot.policy.pools.get(launch.pool)
-        if ids[launch.machine_id] > 1 or launch.machine_id in known:
+        if ids[launch.machine_id] > 1 or launch.machine_id in states:
             yield Finding(code="duplicate-id", sentence=f"{launch.machine_id} is not a new id")
         if not launch.offers:
             yield Finding(code="no-offer", sentence=f"{launch.machine_id} has no offer to buy")
         if pool is None:
             yield Finding(code="no-pool", sentence=f"there is no pool {launch.pool}")
-        elif not all(pool.accepts(offer) for offer in launch.offers):
+        elif (launch.pool, id(launch.offers)) in wrong:
             yield Finding(
                 code="wrong-offer", sentence=f"pool {pool.name} does not accept every offer chosen"
             )
@@ -53,63 +59,89 @@ def _launch_findings(plan: Plan, snapshot: Snapshot) -> Iterator[Finding]:
         yield Finding(code="paused", sentence="a paused autoscaler must not buy")
 
 
+def _wrong_offers(plan: Plan, snapshot: Snapshot) -> set[tuple[str, int]]:
+    """Pools, and choices of offers that they do not accept, by identity: equal machines of a plan
+    share their choice, so it is looked at once."""
+    choices = {(launch.pool, id(launch.offers)): launch.offers for launch in plan.launches}
+    pools = snapshot.policy.pools
+    return {
+        (name, choice)
+        for (name, choice), offers in choices.items()
+        if name in pools and not all(pools[name].accepts(offer) for offer in offers)
+    }
+
+
 def _cap_findings(plan: Plan, snapshot: Snapshot) -> Iterator[Finding]:
-    counted = [machine for machine in snapshot.machines if machine.state in COUNTED]
-    rate = sum((_worst(_may_become(m)) for m in counted), Decimal(0))
-    rate += sum((_worst(launch.offers) for launch in plan.launches), Decimal(0))
+    if not plan.launches:
+        return
+    exists = [(m.pool, _may_become(m)) for m in snapshot.machines if m.state in COUNTED]
+    bought = [(launch.pool, launch.offers) for launch in plan.launches]
+    machines: Counter[str] = Counter()
+    gpus: Counter[str] = Counter()
+    rate = Decimal(0)
+    for pool_name, offers in (*exists, *bought):
+        most, usd_hour = _at_worst(offers)
+        machines[pool_name] += 1
+        gpus[pool_name] += most
+        rate += usd_hour
     cap = snapshot.policy.budget.hour_usd
-    if plan.launches and rate > cap:
+    if rate > cap:
         yield Finding(code="cap-hour", sentence=f"{rate} USD/hour is over {cap} USD/hour")
+    growing = {launch.pool for launch in plan.launches}
     for name, pool in snapshot.policy.pools.items():
-        bought = [launch for launch in plan.launches if launch.pool == name]
-        if not bought:
-            continue
-        mine = [machine for machine in counted if machine.pool == name]
-        if len(mine) + len(bought) > pool.machines_max:
+        if name in growing and machines[name] > pool.machines_max:
             yield Finding(code="cap-machines", sentence=f"pool {name} would pass its maximum")
-        gpus = sum(max(o.capacity.gpus for o in _may_become(m)) for m in mine)
-        gpus += sum(max((o.capacity.gpus for o in launch.offers), default=0) for launch in bought)
-        if gpus > pool.gpus_max:
+        if name in growing and gpus[name] > pool.gpus_max:
             yield Finding(code="cap-gpus", sentence=f"pool {name} would pass its GPU maximum")
 
 
 def _may_become(machine: Machine) -> tuple[Offer, ...]:
-    open_launch = machine.state in (MachineState.PLANNED, MachineState.LAUNCHING)
+    open_launch = machine.state in _OPEN_LAUNCH
     return (machine.offer, *machine.offers[machine.attempt :]) if open_launch else (machine.offer,)
 
 
-def _worst(offers: tuple[Offer, ...]) -> Decimal:
-    return max((offer.price_usd_hour for offer in offers), default=Decimal(0))
+def _at_worst(offers: tuple[Offer, ...]) -> tuple[int, Decimal]:
+    """The most GPUs and the highest price that one of these offers has."""
+    gpus, usd_hour = 0, Decimal(0)
+    for offer in offers:
+        if offer.capacity.gpus > gpus:
+            gpus = offer.capacity.gpus
+        if offer.price_usd_hour > usd_hour:
+            usd_hour = offer.price_usd_hour
+    return gpus, usd_hour
 
 
-def _ending_findings(plan: Plan, snapshot: Snapshot) -> Iterator[Finding]:
-    machines = {machine.id: machine for machine in snapshot.machines}
-    given_back = {requeue.job_id for requeue in plan.requeues}
-    states = {machine.id: machine.state for machine in snapshot.machines}
+def _mark_findings(plan: Plan, states: Mapping[str, MachineState]) -> Iterator[Finding]:
+    marked = dict(states)
     for mark in plan.marks:
-        old = states.get(mark.machine_id)
+        old = marked.get(mark.machine_id)
         if old is None or (mark.state is not old and mark.state not in MACHINE_EDGES[old]):
             yield Finding(
                 code="illegal-edge", sentence=f"{mark.machine_id} may not become {mark.state}"
             )
         else:
-            states[mark.machine_id] = mark.state
+            marked[mark.machine_id] = mark.state
+
+
+def _ending_findings(
+    plan: Plan, snapshot: Snapshot, states: Mapping[str, MachineState]
+) -> Iterator[Finding]:
+    given_back = {requeue.job_id for requeue in plan.requeues}
+    busy: dict[str, str] = {}
+    for lease in snapshot.leases:
+        if lease.job_id not in given_back:
+            busy.setdefault(lease.machine_id, lease.job_id)
     for ending in plan.terminations:
-        if ending.machine_id not in machines:
-            yield Finding(code="no-machine", sentence=f"{ending.machine_id} has no record")
-            continue
-        busy = [
-            lease
-            for lease in snapshot.leases
-            if lease.machine_id == ending.machine_id and lease.job_id not in given_back
-        ]
-        if busy and not ending.hard:
-            yield Finding(code="busy", sentence=f"{ending.machine_id} still runs {busy[0].job_id}")
+        name = ending.machine_id
+        if name not in states:
+            yield Finding(code="no-machine", sentence=f"{name} has no record")
+        elif name in busy and not ending.hard:
+            yield Finding(code="busy", sentence=f"{name} still runs {busy[name]}")
 
 
 def _requeue_findings(plan: Plan, snapshot: Snapshot) -> Iterator[Finding]:
-    leases = {(lease.job_id, lease.epoch) for lease in snapshot.leases}
     seen = Counter((requeue.job_id, requeue.epoch) for requeue in plan.requeues)
+    leases = {(lease.job_id, lease.epoch) for lease in snapshot.leases} if seen else set()
     for key, times in sorted(seen.items()):
         if key not in leases:
             yield Finding(code="no-lease", sentence=f"{key[0]} is not leased at epoch {key[1]}")

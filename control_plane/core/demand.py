@@ -6,6 +6,7 @@ queues that share a pool, so two queues never both buy for the room that one mac
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -14,7 +15,7 @@ from control_plane.core.model import Lease, Machine, MachineState, Need, Waiting
 from control_plane.core.policy import QueuePolicy
 from control_plane.core.recovery import Recovery
 from control_plane.core.snapshot import Snapshot
-from control_plane.core.supply import Rank, Supply
+from control_plane.core.supply import NOTHING, Amounts, Rank, Room, Supply, room_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +36,8 @@ class Tally:
     on_booting: int = 0
     bought_for: int = 0
     left: int = 0
+    exact: bool = True
+    """False: more wait than were counted."""
 
 
 @dataclass(slots=True)
@@ -54,15 +57,19 @@ def demand(snapshot: Snapshot, recovery: Recovery) -> Demand:
     queues = _by_urgency(snapshot)
     result.tallies = {queue.name: Tally() for queue in queues}
     groups = [(queue, group) for queue in queues for group in _groups(snapshot, queue)]
+    early = []
     for queue, group in groups:
         left = _serve(result, queue, group.need, group.ripe)
         result.tallies[queue.name].waiting += group.count
         result.tallies[queue.name].ripe += group.ripe
+        result.tallies[queue.name].exact &= group.exact
         if left:
             result.unmet.append(Unmet(group=group, count=left))
+        else:
+            early.append((queue, group))
     # Jobs that may still wait come after all that may not: they must not take the room that was
     # bought for others, or it would be bought again.
-    for queue, group in groups:
+    for queue, group in early:
         _serve(result, queue, group.need, group.count - group.ripe)
     return result
 
@@ -82,15 +89,37 @@ def _serve(result: Demand, queue: QueuePolicy, need: Need, count: int) -> int:
 
 
 def _supply(serving: Iterable[Machine], leases: Iterable[Lease]) -> Supply:
+    used, up = _used(leases), MachineState.READY
+    ready: dict[tuple[str, Room], list[str]] = defaultdict(list)
+    coming = []
+    for machine in serving:
+        room = room_of(machine.total, used.get(machine.id, NOTHING))
+        if machine.state is up:
+            ready[machine.pool, room].append(machine.id)
+        else:
+            coming.append((machine.planned_at, machine.id, machine.pool, room))
     supply = Supply()
-    free = {machine.id: machine.total for machine in serving}
-    for lease in leases:
-        if lease.machine_id in free:
-            free[lease.machine_id] = free[lease.machine_id].less(lease.need)
-    for machine in sorted(serving, key=lambda m: (m.planned_at, m.id)):
-        rank = Rank.READY if machine.state is MachineState.READY else Rank.BOOTING
-        supply.add(machine.pool, rank, machine.id, free[machine.id])
+    for (pool, room), machine_ids in ready.items():
+        supply.add(pool, Rank.READY, room, sorted(machine_ids))
+    for _, machine_id, pool, room in sorted(coming):
+        supply.add(pool, Rank.BOOTING, room, [machine_id])
     return supply
+
+
+def _used(leases: Iterable[Lease]) -> dict[str, Amounts]:
+    """What the jobs of each machine use."""
+    used: dict[str, Amounts] = {}
+    for lease in leases:
+        need = lease.need
+        gpus, share_ppm, cpus, memory_mib, disk_gib = used.get(lease.machine_id, NOTHING)
+        used[lease.machine_id] = (
+            gpus + need.gpus,
+            share_ppm + need.share_ppm,
+            cpus + need.cpus,
+            memory_mib + need.memory_mib,
+            disk_gib + need.disk_gib,
+        )
+    return used
 
 
 def _by_urgency(snapshot: Snapshot) -> list[QueuePolicy]:

@@ -6,13 +6,16 @@ region, market or cloud in the same tick, and the caps were checked for every on
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from operator import itemgetter
+from functools import cache, partial
+from itertools import islice
 
 from control_plane.core import reasons
 from control_plane.core.budget import Caps
+from control_plane.core.choice import Choice
 from control_plane.core.cooldowns import rests
 from control_plane.core.demand import Demand, Unmet
 from control_plane.core.model import (
@@ -29,12 +32,10 @@ from control_plane.core.policy import PoolPolicy
 from control_plane.core.recovery import Recovery, unknown_places
 from control_plane.core.schedule import open_windows
 from control_plane.core.snapshot import Snapshot
-from control_plane.core.supply import Rank
+from control_plane.core.supply import Rank, less, room_of
 
-FALLBACKS_MAX = 12
-"""Offers tried in one tick for one machine. Every one that is refused costs a cloud call, and what
-twelve places refuse the thirteenth seldom has; the next tick starts with fresh cool-downs."""
-
+Why = Callable[[Offer, int], Reason]
+"""What is said of a purchase: told the offer chosen and among how many it was."""
 
 _WHOLE = Need(share_ppm=WHOLE_MACHINE_PPM)
 """What a machine is bought for that nothing waits for: any machine will do."""
@@ -50,17 +51,18 @@ class Placement:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bought:
-    """A machine that is bought in this plan; its fallbacks are chosen when all machines are."""
+    """Equal machines that are bought in this plan; the fallbacks are chosen when all machines
+    are."""
 
-    machine_id: str
+    machine_ids: Sequence[str]
     pool: PoolPolicy
-    ranked: tuple[Offer, ...]
-    """Everything it could be, the best first."""
+    ranked: Choice
+    """Everything they could be."""
     reason: Reason
 
     @property
     def offer(self) -> Offer:
-        return self.ranked[0]
+        return self.ranked.offers[0]
 
 
 class Shop:
@@ -73,58 +75,52 @@ class Shop:
         self._closed = _closed_pools(snapshot)
         self._books_wrong = recovery.books_wrong
         self._available: dict[str, tuple[list[Offer], Reason | None]] = {}
-        self._rooms: dict[tuple[str, Need], list[tuple[int, Offer]]] = {}
-        self._ranks: dict[tuple[str, Need, int], list[Offer]] = {}
+        self._shelves: dict[tuple[str, Need], _Shelf] = {}
         self.bought: list[Bought] = []
 
-    def buy(self, pool: PoolPolicy, need: Need, jobs: int, why: Reason) -> Bought | Reason:
-        """Buy one machine of a pool for up to `jobs` jobs of one need, or say why not."""
+    def buy(self, pool: PoolPolicy, need: Need, jobs: int, why: Why) -> Bought | Reason:
+        """Buy a machine of a pool for up to `jobs` jobs of one need, and with it all machines for
+        which nothing but the number of jobs would be different; or say why not."""
         refused = self._refuse_pool(pool) or self._caps.refuse_machine(pool)
         if refused:
             return refused
-        offers, nothing = self._offers(pool)
-        fitting = self._ranked(pool, offers, need, jobs)
-        if not fitting:
-            return nothing or reasons.nothing_fits(pool, need)
-        affordable, too_much = [], []
-        for offer in fitting:
-            refusal = self._caps.refuse_offer(pool, offer)
-            if refusal:
-                too_much.append((_price(offer), refusal))
-            else:
-                affordable.append(offer)
-        if not affordable:
-            # The cheapest offer came nearest to being bought; its refusal is the one to read.
-            return min(too_much, key=itemgetter(0))[1]
-        machine_id = next(self._ids, None)
-        if machine_id is None:
+        shelf = self._shelf(pool, need)
+        fitting = shelf.ranked(jobs)
+        if not fitting.offers:
+            return self._offers(pool)[1] or reasons.nothing_fits(pool, need)
+        affordable = self._caps.affordable(pool, fitting)
+        if not affordable.offers:
+            return self._too_much(pool, fitting)
+        best = affordable.offers[0]
+        machines = min(shelf.alike(jobs, best), self._caps.alike(pool, affordable))
+        machine_ids = tuple(islice(self._ids, machines))
+        if not machine_ids:
             return reasons.no_ids(pool)
-        self._caps.take(pool, affordable[0])
-        bought = Bought(
-            machine_id=machine_id,
-            pool=pool,
-            ranked=tuple(affordable),
-            reason=reasons.chosen(why, affordable[0], len(affordable)),
-        )
+        self._caps.take(pool, best, len(machine_ids))
+        reason = why(best, len(affordable.offers))
+        bought = Bought(machine_ids=machine_ids, pool=pool, ranked=affordable, reason=reason)
         self.bought.append(bought)
         return bought
+
+    def _too_much(self, pool: PoolPolicy, fitting: Choice) -> Reason:
+        """The cheapest offer came nearest to being bought; its refusal is the one to read."""
+        cheapest_first = sorted(fitting.offers, key=_price)
+        refusals = (self._caps.refuse_offer(pool, offer) for offer in cheapest_first)
+        return next(filter(None, refusals))
 
     def launches(self) -> list[Launch]:
         """What was bought, each machine with the fallbacks that the caps leave room for. They are
         chosen last: a dear fallback must not take the money of a machine that is surely wanted."""
-        return [self._launch(bought) for bought in self.bought]
-
-    def _launch(self, bought: Bought) -> Launch:
-        offers = [bought.offer]
-        for offer in bought.ranked[1:]:
-            if len(offers) < FALLBACKS_MAX and self._caps.widen(bought.pool, offers, offer):
-                offers.append(offer)
-        return Launch(
-            machine_id=bought.machine_id,
-            pool=bought.pool.name,
-            offers=tuple(offers),
-            reason=bought.reason,
-        )
+        return [
+            Launch(
+                machine_id=machine_id,
+                pool=bought.pool.name,
+                offers=self._caps.widen(bought.pool, bought.ranked),
+                reason=bought.reason,
+            )
+            for bought in self.bought
+            for machine_id in bought.machine_ids
+        ]
 
     def _refuse_pool(self, pool: PoolPolicy) -> Reason | None:
         if self._snapshot.deleting:
@@ -143,21 +139,10 @@ class Shop:
                 self._available[pool.name] = self._not_resting(pool, accepted)
         return self._available[pool.name]
 
-    def _ranked(
-        self, pool: PoolPolicy, offers: Sequence[Offer], need: Need, jobs: int
-    ) -> Sequence[Offer]:
-        """The offers that hold at least one job, the best first. Kept, because most machines of a
-        plan are bought for many equal jobs."""
-        rooms = self._rooms.get((pool.name, need))
-        if rooms is None:
-            counted = ((offer.capacity.count(need), offer) for offer in offers)
-            rooms = self._rooms[pool.name, need] = [room for room in counted if room[0] > 0]
-        at_once = min(jobs, max((count for count, _ in rooms), default=0))
-        ranked = self._ranks.get((pool.name, need, at_once))
-        if ranked is None:
-            best_first = sorted(rooms, key=_price_per_job(at_once))
-            ranked = self._ranks[pool.name, need, at_once] = [offer for _, offer in best_first]
-        return ranked
+    def _shelf(self, pool: PoolPolicy, need: Need) -> _Shelf:
+        if (pool.name, need) not in self._shelves:
+            self._shelves[pool.name, need] = _Shelf(self._offers(pool)[0], need)
+        return self._shelves[pool.name, need]
 
     def _not_resting(
         self, pool: PoolPolicy, accepted: Sequence[Offer]
@@ -180,6 +165,30 @@ class Shop:
         providers = {offer.provider for offer in offers}
         seen = (s for s in self._snapshot.observations if s.provider in providers)
         return sorted({observation.problem for observation in seen if observation.problem})
+
+
+class _Shelf:
+    """The offers of one pool that hold at least one job of one need."""
+
+    def __init__(self, offers: Sequence[Offer], need: Need) -> None:
+        counted = ((offer.capacity.count(need), offer) for offer in offers)
+        self._rooms = [(count, offer) for count, offer in counted if count > 0]
+        self._most = max((count for count, _ in self._rooms), default=0)
+        self._need = need
+        self._ranks: dict[int, Choice] = {}
+
+    def ranked(self, jobs: int) -> Choice:
+        """The best first for a machine that gets up to so many jobs. Kept, because most machines of
+        a plan are bought for many equal jobs."""
+        at_once = min(jobs, self._most)
+        if at_once not in self._ranks:
+            best_first = sorted(self._rooms, key=_price_per_job(at_once))
+            self._ranks[at_once] = Choice(offer for _, offer in best_first)
+        return self._ranks[at_once]
+
+    def alike(self, jobs: int, best: Offer) -> int:
+        """How many machines in a row would be ranked alike if each took what the best holds."""
+        return max(0, jobs - self._most) // best.capacity.count(self._need) + 1
 
 
 class _Resting:
@@ -224,22 +233,22 @@ def place(snapshot: Snapshot, recovery: Recovery, demand: Demand, caps: Caps) ->
 def _buy_for(shop: Shop, snapshot: Snapshot, demand: Demand, unmet: Unmet) -> list[Refusal]:
     group, left = unmet.group, unmet.count
     tally = demand.tallies[group.queue]
-    why = reasons.jobs_wait(group, snapshot.now)
+    why = cache(partial(reasons.chosen, reasons.jobs_wait(group, snapshot.now)))
     refused: list[Reason] = []
     pools = snapshot.policy.queues[group.queue].pools
-    left -= _on_new(demand, pools, group.need, left)
+    # Into the room that machines bought for others have left.
+    left -= sum(demand.supply.take_coming(pools, group.need, left).values())
     for pool in (snapshot.policy.pools[name] for name in pools):
         while left > 0:
             bought = shop.buy(pool, group.need, left, why)
             if isinstance(bought, Reason):
                 refused.append(bought)
                 break
-            room = bought.offer.capacity
-            jobs = min(left, room.count(group.need))
-            demand.supply.add(
-                pool.name, Rank.BOOTING, bought.machine_id, room.less(group.need, jobs)
-            )
-            left -= jobs
+            capacity, machine_ids = bought.offer.capacity, bought.machine_ids
+            jobs = min(left, capacity.count(group.need))
+            rest = less(room_of(capacity), group.need, jobs)
+            demand.supply.add(pool.name, Rank.BOOTING, rest, machine_ids)
+            left -= jobs * len(machine_ids)
     tally.bought_for += unmet.count - left
     tally.left += left
     if left == 0:
@@ -247,23 +256,21 @@ def _buy_for(shop: Shop, snapshot: Snapshot, demand: Demand, unmet: Unmet) -> li
     return [Refusal(subject=group.queue, wanted=left, reason=no) for no in refused]
 
 
-def _on_new(demand: Demand, pools: Sequence[str], need: Need, jobs: int) -> int:
-    """Put jobs into the room that machines bought for others have left."""
-    taken = demand.supply.take(pools, need, jobs)
-    return sum(sum(machines.values()) for machines in taken.values())
-
-
 def _keep_warm(shop: Shop, snapshot: Snapshot, recovery: Recovery) -> list[Refusal]:
     refusals = []
+    there = Counter(machine.pool for machine in recovery.serving)
+    for bought in shop.bought:
+        there[bought.pool.name] += len(bought.machine_ids)
     for pool in snapshot.policy.pools.values():
         wanted, why = warm_machines(pool, snapshot.now)
-        there = sum(machine.pool == pool.name for machine in recovery.serving)
-        there += sum(bought.pool.name == pool.name for bought in shop.bought)
-        for missing in range(wanted - there, 0, -1):
-            bought = shop.buy(pool, _WHOLE, 1, why)
-            if isinstance(bought, Reason):
-                refusals.append(Refusal(subject=pool.name, wanted=missing, reason=bought))
+        chosen = cache(partial(reasons.chosen, why))
+        missing = wanted - there[pool.name]
+        while missing > 0:
+            more = shop.buy(pool, _WHOLE, missing, chosen)
+            if isinstance(more, Reason):
+                refusals.append(Refusal(subject=pool.name, wanted=missing, reason=more))
                 break
+            missing -= len(more.machine_ids)
     return refusals
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from operator import attrgetter
 
 from control_plane.core import reasons
 from control_plane.core.budget import Caps
@@ -45,9 +46,8 @@ def _ordered(snapshot: Snapshot) -> Snapshot:
     """The same snapshot in one fixed order: how a store or a cloud lists things decides nothing."""
     return replace(
         snapshot,
-        machines=tuple(sorted(snapshot.machines, key=lambda each: each.id)),
-        leases=tuple(sorted(snapshot.leases, key=lambda each: (each.job_id, each.epoch))),
-        observations=tuple(sorted(snapshot.observations, key=lambda each: each.provider)),
+        machines=tuple(sorted(snapshot.machines, key=attrgetter("id"))),
+        observations=tuple(sorted(snapshot.observations, key=attrgetter("provider"))),
     )
 
 
@@ -63,6 +63,7 @@ def _reports(wanted: Demand) -> tuple[Report, ...]:
                 booting=tally.on_booting,
                 bought_for=tally.bought_for,
                 left=tally.left,
+                exact=tally.exact,
             ),
         )
         for queue, tally in sorted(wanted.tallies.items())

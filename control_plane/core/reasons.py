@@ -82,9 +82,10 @@ def _reason(code: str, sentence: str, **numbers: object) -> Reason:
 def jobs_wait(group: WaitingGroup, now: datetime) -> Reason:
     waited = span((now - group.oldest_at).total_seconds())
     jobs = number(group.count, "job waits", "jobs wait")
+    least = "" if group.exact else "at least "
     return _reason(
         "jobs-wait",
-        f"{jobs} in {group.queue} for {need_text(group.need)}, the oldest for {waited}",
+        f"{least}{jobs} in {group.queue} for {need_text(group.need)}, the oldest for {waited}",
         queue=group.queue,
         jobs=group.count,
         oldest=waited,
@@ -384,9 +385,18 @@ def superfluous(pool: PoolPolicy, there: int) -> Reason:
 
 
 def queue_report(
-    queue: str, *, waiting: int, ripe: int, ready: int, booting: int, bought_for: int, left: int
+    queue: str,
+    *,
+    waiting: int,
+    ripe: int,
+    ready: int,
+    booting: int,
+    bought_for: int,
+    left: int,
+    exact: bool = True,
 ) -> Reason:
-    """What became of one queue's waiting jobs, in one sentence."""
+    """What became of one queue's waiting jobs, in one sentence; not `exact`: of those that were
+    counted, and more wait."""
     parts = []
     if ready:
         parts.append(f"{number(ready, 'goes', 'go')} to machines that are up")
@@ -399,7 +409,8 @@ def queue_report(
     early = waiting - ready - booting - bought_for - left
     if early:
         parts.append(f"{number(early, 'waits', 'wait')} for a running machine to free up first")
-    head = f"{queue}: nothing waits" if not waiting else f"{queue}: {waiting} waiting"
+    count = str(waiting) if exact else f"at least {waiting}"
+    head = f"{queue}: nothing waits" if not waiting else f"{queue}: {count} waiting"
     return _reason(
         "queue",
         f"{head}; {', '.join(parts)}" if parts else head,

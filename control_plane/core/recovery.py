@@ -6,14 +6,24 @@ Only positive answers count. What a provider did not answer is unknown, and unkn
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from operator import attrgetter
+from typing import TypeVar
 
 from control_plane.core import reasons
 from control_plane.core.cooldowns import last_refusal
 from control_plane.core.lifecycle import COUNTED
-from control_plane.core.model import Lease, Machine, MachineState, Reason, Sighting
+from control_plane.core.model import (
+    Lease,
+    Machine,
+    MachineState,
+    Observation,
+    Reason,
+    Sighting,
+)
 from control_plane.core.plan import Adopt, Mark, Reap, Refusal, Requeue, Resume, Terminate
 from control_plane.core.snapshot import Snapshot
 
@@ -26,6 +36,15 @@ _OVER = frozenset(
     }
 )
 """Not to be used again; only the proof that it is gone is missing."""
+
+_OPEN = frozenset({MachineState.PLANNED, MachineState.LAUNCHING})
+"""Being launched: what has come of it is not recorded yet."""
+
+_ALIVE = frozenset({"pending", "running"})
+"""States of a sighting in which it costs money and will go on."""
+
+_READY = MachineState.READY
+_OfMachine = TypeVar("_OfMachine", Lease, Sighting)
 
 
 @dataclass(slots=True)
@@ -47,16 +66,44 @@ class Recovery:
 
 def recover(snapshot: Snapshot) -> Recovery:
     """Compare records with what the providers show."""
-    found = Recovery()
-    sightings = _by_machine(snapshot)
-    leases = _leases_by_machine(snapshot.leases)
+    found, limits = Recovery(), _Limits(snapshot)
+    records = {machine.id: machine for machine in snapshot.machines}
+    seen, strays = _matched(records, _remarkable(records, snapshot.observations))
+    calm = {m.id for m in snapshot.machines if limits.calm(m, seen.get(m.id))}
+    leases = _grouped(lease for lease in snapshot.leases if lease.machine_id not in calm)
     for machine in snapshot.machines:
-        if machine.state in COUNTED:
-            _Case(snapshot, found, machine, sightings, leases.pop(machine.id, [])).settle()
+        if machine.id in calm:
+            found.serving.append(machine)
+        elif machine.state in COUNTED:
+            mine = leases.pop(machine.id, ())
+            _Case(snapshot, found, limits, machine, seen.get(machine.id), mine).settle()
     for machine_id, orphans in sorted(leases.items()):
         _give_back(found, orphans, "lost", reasons.no_machine(machine_id))
-    _reap(snapshot, found, sightings)
+    _reap(snapshot, found, strays)
     return found
+
+
+class _Limits:
+    """Times that are the same for all machines."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        pools = snapshot.policy.pools.values()
+        self.boot = {pool.name: timedelta(seconds=pool.boot_timeout_s) for pool in pools}
+        lease_began = snapshot.now - timedelta(seconds=snapshot.timing.lease_s)
+        back = snapshot.reachable_since
+        self._silent_before = lease_began if back is None or back < lease_began else None
+
+    def calm(self, machine: Machine, seen: Sighting | None) -> bool:
+        """Whether a machine serves and nothing is wrong with it: most of them, most of the time."""
+        if machine.state is not _READY or (seen is not None and seen.state == "gone"):
+            return False
+        return not self.silent(machine)
+
+    def silent(self, machine: Machine) -> bool:
+        """Whether a machine has let its leases run out. After an outage of the control plane itself
+        nobody has."""
+        last = machine.last_beat_at or machine.registered_at or machine.planned_at
+        return self._silent_before is not None and last < self._silent_before
 
 
 class _Case:
@@ -66,30 +113,30 @@ class _Case:
         self,
         snapshot: Snapshot,
         found: Recovery,
+        limits: _Limits,
         machine: Machine,
-        sightings: Mapping[str, list[Sighting]],
-        leases: list[Lease],
+        seen: Sighting | None,
+        leases: Sequence[Lease],
     ) -> None:
         self.snapshot = snapshot
         self.found = found
+        self.limits = limits
         self.machine = machine
+        self.seen = seen
         self.leases = leases
-        self.seen = _same(machine, sightings.get(machine.id, []))
 
     def settle(self) -> None:
         state = self.machine.state
         if state in _OVER:
             self._finish_ending()
-        elif state in (MachineState.PLANNED, MachineState.LAUNCHING):
+        elif state in _OPEN:
             self._finish_launch()
         elif self.seen is not None and self.seen.state == "gone":
             self._gone()
         elif state is MachineState.BOOTING:
             self._boot()
-        elif self._silent():
+        elif self.limits.silent(self.machine):
             self._silence()
-        elif state is MachineState.READY:
-            self.found.serving.append(self.machine)
 
     def _finish_launch(self) -> None:
         machine, planned = self.machine, self.machine.state is MachineState.PLANNED
@@ -207,14 +254,8 @@ class _Case:
         return by_cloud or self.machine.interruption_at is not None
 
     def _overdue(self) -> bool:
-        limit_s = self.snapshot.policy.pools[self.machine.pool].boot_timeout_s
         since = self.machine.launched_at or self.machine.planned_at
-        return self.snapshot.now - since > timedelta(seconds=limit_s)
-
-    def _silent(self) -> bool:
-        last = self.machine.last_beat_at or self.machine.registered_at or self.machine.planned_at
-        heard = max(last, self.snapshot.reachable_since or last)
-        return self.snapshot.now - heard > timedelta(seconds=self.snapshot.timing.lease_s)
+        return self.snapshot.now - since > self.limits.boot[self.machine.pool]
 
     def _silence(self) -> None:
         if self.machine.interruption_at is not None:
@@ -245,29 +286,18 @@ def _outcome(machine: Machine) -> str:
     return "lost"
 
 
-def _same(machine: Machine, seen: list[Sighting]) -> Sighting | None:
-    """The sighting that is this record's machine: by the cloud's id once it is known."""
-    if machine.provider_id:
-        return next((each for each in seen if each.provider_id == machine.provider_id), None)
-    alive = [each for each in seen if each.state != "gone"]
-    return min(alive or seen, key=lambda each: each.provider_id, default=None)
-
-
 def _give_back(found: Recovery, leases: Iterable[Lease], outcome: str, reason: Reason) -> None:
-    for lease in leases:
+    for lease in sorted(leases, key=attrgetter("job_id", "epoch")):
         found.requeues.append(
             Requeue(job_id=lease.job_id, epoch=lease.epoch, outcome=outcome, reason=reason)
         )
 
 
-def _reap(snapshot: Snapshot, found: Recovery, sightings: Mapping[str, list[Sighting]]) -> None:
-    records = {machine.id: machine for machine in snapshot.machines}
+def _reap(snapshot: Snapshot, found: Recovery, strays: Iterable[Sighting]) -> None:
+    """End what carries our label and is no record's machine."""
     grace = timedelta(seconds=snapshot.timing.unknown_grace_s)
-    for sighting in _alive(sightings):
-        record = records.get(sighting.machine_id)
-        if record is not None and _same(record, sightings[sighting.machine_id]) is sighting:
-            continue
-        if snapshot.now - sighting.created_at <= grace:
+    for sighting in sorted(strays, key=attrgetter("machine_id")):
+        if sighting.state not in _ALIVE or snapshot.now - sighting.created_at <= grace:
             continue
         reason = reasons.unknown(sighting, snapshot.now)
         found.books_wrong = reasons.books_wrong(sighting)
@@ -283,25 +313,66 @@ def _reap(snapshot: Snapshot, found: Recovery, sightings: Mapping[str, list[Sigh
         )
 
 
-def _alive(sightings: Mapping[str, list[Sighting]]) -> Iterator[Sighting]:
-    for _, group in sorted(sightings.items()):
-        for sighting in group:
-            if sighting.state in ("pending", "running"):
-                yield sighting
+def _remarkable(
+    records: Mapping[str, Machine], observations: Sequence[Observation]
+) -> dict[str, list[Sighting]]:
+    """What is shown of each machine, by provider and the cloud's id. A machine that is shown once,
+    alive and as its record says, is left out: there is nothing to learn about it."""
+    times = Counter(each.machine_id for seen in observations for each in seen.sightings)
+    shown: list[Sighting] = []
+    for observation in observations:
+        news = [
+            each
+            for each in observation.sightings
+            if times[each.machine_id] > 1 or not _expected(each, records.get(each.machine_id))
+        ]
+        shown += sorted(news, key=attrgetter("provider_id"))
+    return _grouped(shown)
 
 
-def _by_machine(snapshot: Snapshot) -> dict[str, list[Sighting]]:
-    found: dict[str, list[Sighting]] = {}
-    for observation in snapshot.observations:
-        for sighting in sorted(observation.sightings, key=lambda s: (s.machine_id, s.provider_id)):
-            found.setdefault(sighting.machine_id, []).append(sighting)
-    return found
+def _expected(sighting: Sighting, record: Machine | None) -> bool:
+    return (
+        record is not None
+        and record.state not in _OPEN
+        and record.provider_id == sighting.provider_id
+        and sighting.state in _ALIVE
+    )
 
 
-def _leases_by_machine(leases: Iterable[Lease]) -> dict[str, list[Lease]]:
-    found: dict[str, list[Lease]] = {}
-    for lease in leases:
-        found.setdefault(lease.machine_id, []).append(lease)
+def _matched(
+    records: Mapping[str, Machine], shown: Mapping[str, Sequence[Sighting]]
+) -> tuple[dict[str, Sighting], list[Sighting]]:
+    """What is seen of the machines on record, and the sightings that are of none of them."""
+    seen: dict[str, Sighting] = {}
+    strays: list[Sighting] = []
+    for machine_id, sightings in shown.items():
+        record = records.get(machine_id)
+        same = _same(record, sightings) if record else None
+        if same:
+            seen[machine_id] = same
+        strays += [each for each in sightings if each is not same]
+    return seen, strays
+
+
+def _same(machine: Machine, seen: Sequence[Sighting]) -> Sighting | None:
+    """The sighting that is this record's machine: by the cloud's id once it is known."""
+    if machine.provider_id:
+        for each in seen:
+            if each.provider_id == machine.provider_id:
+                return each
+        return None
+    alive = [each for each in seen if each.state != "gone"]
+    return min(alive or seen, key=attrgetter("provider_id"), default=None)
+
+
+def _grouped(each_of_a_machine: Iterable[_OfMachine]) -> dict[str, list[_OfMachine]]:
+    found: dict[str, list[_OfMachine]] = {}
+    for each in each_of_a_machine:
+        group = found.get(each.machine_id)
+        if group is None:
+            found[each.machine_id] = [each]
+        else:
+            group.append(each)
     return found
 
 

@@ -6,8 +6,11 @@ ended, unless its hard limit has passed.
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from heapq import nsmallest
 
 from control_plane.core import reasons
 from control_plane.core.budget import Caps
@@ -39,11 +42,12 @@ class Retirement:
 
 def drain(snapshot: Snapshot, recovery: Recovery, caps: Caps) -> list[Mark]:
     """Machines that must take no new job: from here on they do not count as serving."""
-    superfluous = _superfluous(snapshot, recovery)
+    leaving = _leaving(snapshot, recovery)
+    leaving |= _superfluous(snapshot, recovery, leaving)
     used_up = caps.used_up() if snapshot.policy.budget.at_limit is AtLimit.DRAIN else None
     marks, staying = [], []
     for machine in recovery.serving:
-        why = _drain_reason(snapshot, machine) or superfluous.get(machine.id) or used_up
+        why = leaving.get(machine.id, used_up)
         if why and machine.state is MachineState.READY:
             marks.append(Mark(machine_id=machine.id, state=MachineState.DRAINING, reason=why))
         else:
@@ -54,11 +58,10 @@ def drain(snapshot: Snapshot, recovery: Recovery, caps: Caps) -> list[Mark]:
 
 def retire(snapshot: Snapshot, recovery: Recovery, demand: Demand) -> Retirement:
     """Look at every machine that serves, and at those that drain since an earlier plan."""
-    result = Retirement()
-    leased = _leased(snapshot)
-    needed = leased | demand.used | _held(snapshot, recovery, leased, result)
+    result, leased = Retirement(), _leased(snapshot)
+    needed = demand.used | _held(snapshot, recovery, leased, result)
     for machine in recovery.serving:
-        free = machine.id not in needed and not machine.protected
+        free = machine.id not in leased and machine.id not in needed and not machine.protected
         if free and machine.state is MachineState.READY:
             _end_if_idle(snapshot, machine, result)
     _end_drained(snapshot, recovery, leased, result)
@@ -69,16 +72,22 @@ def _leased(snapshot: Snapshot) -> set[str]:
     return {lease.machine_id for lease in snapshot.leases}
 
 
-def _drain_reason(snapshot: Snapshot, machine: Machine) -> Reason | None:
-    pool = snapshot.policy.pools.get(machine.pool)
+def _leaving(snapshot: Snapshot, recovery: Recovery) -> dict[str, Reason]:
+    """Machines that may not stay, whatever there is to do."""
+    pools = snapshot.policy.pools
     if snapshot.deleting:
-        return reasons.deleting(snapshot.policy.name)
-    if pool is None:
-        return reasons.pool_removed(machine)
-    since = machine.launched_at or machine.planned_at
-    if snapshot.now - since >= timedelta(seconds=pool.max_lifetime_s):
-        return reasons.max_lifetime(machine, pool.max_lifetime_s)
-    return None
+        deleting = reasons.deleting(snapshot.policy.name)
+        return {machine.id: deleting for machine in recovery.serving}
+    limits = {pool.name: timedelta(seconds=pool.max_lifetime_s) for pool in pools.values()}
+    found = {}
+    for machine in recovery.serving:
+        limit = limits.get(machine.pool)
+        if limit is None:
+            found[machine.id] = reasons.pool_removed(machine)
+        elif snapshot.now - (machine.launched_at or machine.planned_at) >= limit:
+            limit_s = pools[machine.pool].max_lifetime_s
+            found[machine.id] = reasons.max_lifetime(machine, limit_s)
+    return found
 
 
 def _end_if_idle(snapshot: Snapshot, machine: Machine, result: Retirement) -> None:
@@ -95,9 +104,9 @@ def _end_if_idle(snapshot: Snapshot, machine: Machine, result: Retirement) -> No
 def _end_drained(
     snapshot: Snapshot, recovery: Recovery, leased: set[str], result: Retirement
 ) -> None:
-    settled = {mark.machine_id for mark in recovery.marks}
+    settled, draining = {mark.machine_id for mark in recovery.marks}, MachineState.DRAINING
     for machine in snapshot.machines:
-        if machine.state is not MachineState.DRAINING or machine.id in settled:
+        if machine.state is not draining or machine.id in settled:
             continue
         if machine.id not in leased:
             reason = machine.reason or reasons.ended(machine)
@@ -117,38 +126,44 @@ def _lifetime_s(snapshot: Snapshot, machine: Machine) -> int:
     return pool.max_lifetime_s if pool else UNDECLARED_LIFETIME_S
 
 
-def _superfluous(snapshot: Snapshot, recovery: Recovery) -> dict[str, Reason]:
+def _superfluous(
+    snapshot: Snapshot, recovery: Recovery, leaving: Mapping[str, Reason]
+) -> dict[str, Reason]:
     """Machines beyond a pool's maximum (it was lowered): the idle ones go first, then the
     youngest."""
-    leased = _leased(snapshot)
     found: dict[str, Reason] = {}
+    staying = [machine for machine in recovery.serving if machine.id not in leaving]
+    there = Counter(machine.pool for machine in staying)
     for pool in snapshot.policy.pools.values():
-        staying = [
-            m
-            for m in recovery.serving
-            if m.pool == pool.name and _drain_reason(snapshot, m) is None
-        ]
-        excess = len(staying) - pool.machines_max
-        ready = [m for m in staying if m.state is MachineState.READY]
-        order = sorted(ready, key=lambda m: (m.id in leased, -m.planned_at.timestamp(), m.id))
-        for machine in order[: max(0, excess)]:
-            found[machine.id] = reasons.superfluous(pool, len(staying))
+        excess = there[pool.name] - pool.machines_max
+        if excess > 0:
+            leased, why = _leased(snapshot), reasons.superfluous(pool, there[pool.name])
+            ready = [m for m in staying if m.pool == pool.name and m.state is MachineState.READY]
+            ready.sort(key=lambda m: (m.id in leased, -m.planned_at.timestamp(), m.id))
+            found |= {machine.id: why for machine in ready[:excess]}
     return found
 
 
 def _held(snapshot: Snapshot, recovery: Recovery, leased: set[str], result: Retirement) -> set[str]:
     """The machines that a minimum or a warm window keeps; holds are written where they change."""
     kept: set[str] = set()
+    serving: dict[str, list[Machine]] = defaultdict(list)
+    for machine in recovery.serving:
+        serving[machine.pool].append(machine)
     for pool in snapshot.policy.pools.values():
         wanted, why = _wanted(snapshot, pool)
-        mine = [machine for machine in recovery.serving if machine.pool == pool.name]
+        held = sum(machine.hold_until is not None for machine in serving[pool.name])
         # Those held already come first, so that the choice does not wander from tick to tick.
-        mine.sort(key=lambda m: (m.hold_until is None, m.id not in leased, m.planned_at, m.id))
+        mine = nsmallest(
+            max(wanted, held),
+            serving[pool.name],
+            key=lambda m: (m.hold_until is None, m.id not in leased, m.planned_at, m.id),
+        )
         kept.update(machine.id for machine in mine[:wanted])
         for machine in mine[:wanted]:
             _renew(snapshot.now, machine, why, result)
         for machine in mine[wanted:]:
-            _release(machine, why, result)
+            result.holds.append(Hold(machine_id=machine.id, until=None, reason=why))
     return kept
 
 
@@ -162,8 +177,3 @@ def _renew(now: datetime, machine: Machine, why: Reason, result: Retirement) -> 
     until = now + timedelta(seconds=HOLD_S)
     if machine.hold_until is None or until - machine.hold_until >= timedelta(seconds=HOLD_S / 2):
         result.holds.append(Hold(machine_id=machine.id, until=until, reason=why))
-
-
-def _release(machine: Machine, why: Reason, result: Retirement) -> None:
-    if machine.hold_until is not None:
-        result.holds.append(Hold(machine_id=machine.id, until=None, reason=why))

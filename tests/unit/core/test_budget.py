@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from control_plane.core.budget import Caps, possible_offers
+from control_plane.core.choice import Choice
 from control_plane.core.model import Machine, MachineState, Offer
 from control_plane.core.snapshot import Spend
 from tests.build import machine, offer, on_demand, policy, pool, snapshot
@@ -139,7 +140,7 @@ def test_a_fallback_counts_only_by_what_it_adds(
     found = caps(machine(), spend=Spend(**spend), **budget)
     first = offer("0.40")
     found.take(POOL, first)
-    assert found.widen(POOL, [first], more) is allowed
+    assert found.widen(POOL, Choice([first, more])) == ((first, more) if allowed else (first,))
     assert found.rate_usd_hour == Decimal(usd_hour)
 
 
@@ -148,8 +149,8 @@ def test_a_fallback_with_as_many_cards_fits_a_pool_that_is_full() -> None:
     tight = pool(gpus_max=2)
     found = Caps(snapshot(policy=policy(tight), machines=(machine(),)))
     found.take(tight, offer("0.40"))
-    assert found.widen(tight, [offer("0.40")], offer("0.50"))
-    assert not found.widen(tight, [offer("0.40")], offer("0.50", gpus=2))
+    choice = Choice([offer("0.40"), offer("0.50"), offer("0.50", gpus=2)])
+    assert found.widen(tight, choice) == choice.offers[:2]
 
 
 @pytest.mark.parametrize("period", ["day", "month"])
@@ -160,16 +161,16 @@ def test_the_look_ahead_is_a_time(period: str, monkeypatch: pytest.MonkeyPatch) 
     assert found.refuse_offer(POOL, offer("0.51")) is not None
     assert found.refuse_offer(POOL, offer("0.50")) is None
     found.take(POOL, offer("0.40"))
-    assert not found.widen(POOL, [offer("0.40")], offer("0.51"))
-    assert found.widen(POOL, [offer("0.40")], offer("0.50"))
+    choice = Choice([offer("0.40"), offer("0.51"), offer("0.50")])
+    assert found.widen(POOL, choice) == (offer("0.40"), offer("0.50"))
 
 
 def test_fallbacks_add_up() -> None:
     """The dearest so far is what the next one is compared with, in money and in cards."""
     found = caps(hour_usd="1.00")
     found.take(POOL, offer("0.40"))
-    assert found.widen(POOL, [offer("0.40")], offer("0.90", gpus=3))
-    assert found.widen(POOL, [offer("0.40"), offer("0.90", gpus=3)], offer("1.00", gpus=4))
+    choice = Choice([offer("0.40"), offer("0.90", gpus=3), offer("1.00", gpus=4)])
+    assert found.widen(POOL, choice) == choice.offers
     assert found.rate_usd_hour == Decimal("1.00")
     assert found.refuse_offer(POOL, offer("0", gpus=1)) is not None  # 4 cards may be taken
 

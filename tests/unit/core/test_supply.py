@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from control_plane.core.model import Market, Need
-from control_plane.core.supply import Rank, Supply
+from control_plane.core.supply import Rank, Supply, room_of
 from tests.build import capacity
 
 READY, BOOTING = Rank.READY, Rank.BOOTING
@@ -19,7 +19,7 @@ def filled(*machines: tuple[Any, ...]) -> Supply:
     supply = Supply()
     for name, gpus, *rest in machines:
         rank, pool, more = (*rest, *(READY, "l4", {})[len(rest) :])
-        supply.add(pool, rank, name, capacity(gpus, **more))
+        supply.add(pool, rank, room_of(capacity(gpus, **more)), [name])
     return supply
 
 
