@@ -9,8 +9,9 @@ from control_plane.core.planner import plan
 from control_plane.core.policy import Autoscaler, AutoscalerRecord
 from control_plane.core.reasons import offer_text, span
 from control_plane.core.snapshot import Snapshot
-from control_plane.observe import Eyes
-from control_plane.ports import Clock, Fence
+from control_plane.observe import Eyes, View
+from control_plane.ports import Clock
+from control_plane.throttle import Rests
 
 _SHOWN = 3
 """Offers named before the sentence trails off."""
@@ -22,14 +23,15 @@ def right_now(eyes: Eyes, clock: Clock, policy: Autoscaler) -> str:
     record = AutoscalerRecord(
         name=policy.name, version=0, document="", policy=policy, applied_at=now
     )
-    snapshot = eyes.gather(
-        record,
+    shared = eyes.store.shared_read()
+    view = View(
+        record=record,
         fleet="",
-        fence=Fence(name="", owner="", generation=0),
-        now=now,
+        queues=shared.queues,
+        rests=Rests(eyes.store, shared.cooldowns),
         reachable_since=now,
-        look=False,
     )
+    snapshot = eyes.gather(view, now, look=False)
     return _sentence(snapshot, plan(snapshot))
 
 
@@ -41,7 +43,8 @@ def _sentence(snapshot: Snapshot, preview: Plan) -> str:
             waited = (snapshot.now - min(group.oldest_at for group in groups)).total_seconds()
             jobs = sum(group.count for group in groups)
             wait = "1 job waits" if jobs == 1 else f"{jobs} jobs wait"
-            parts.append(f"{wait} {span(waited)} in {queue}")
+            least = "" if all(group.exact for group in groups) else "at least "
+            parts.append(f"{least}{wait} {span(waited)} in {queue}")
     return f"{'; '.join(parts) or 'nothing waits'} -> {_would(preview)}"
 
 

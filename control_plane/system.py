@@ -8,11 +8,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
+from control_plane.core.job_ids import TIME_DIGITS, base32
 from control_plane.core.model import Offer
 from control_plane.ports import Provider
-
-_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
-"""Crockford's base 32: no letter that could be taken for another in a log or on the phone."""
 
 
 class SystemClock:
@@ -45,11 +43,7 @@ class TimeOrderedIds:
         with self._lock:
             self._latest_ms = max(self._latest_ms + 1, int(self._now().timestamp() * 1000))
             moment = self._latest_ms
-        return f"{prefix}-{_base32(moment, 9)}{_base32(secrets.randbits(20), 4)}"
-
-
-def _base32(number: int, digits: int) -> str:
-    return "".join(_ALPHABET[number >> (5 * place) & 31] for place in reversed(range(digits)))
+        return f"{prefix}-{base32(moment, TIME_DIGITS)}{base32(secrets.randbits(20), 4)}"
 
 
 _ASK_AGAIN = timedelta(minutes=1)

@@ -7,7 +7,7 @@ stands between `<!-- generated: NAME -->` and `<!-- end -->`.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
@@ -19,7 +19,7 @@ from control_plane.config.diff import usual_fields
 from control_plane.config.json_schema import schema_text
 from control_plane.config.schema import PLACES, CloudsDoc, MachinesDoc, Place
 from control_plane.core.policy import Window
-from docs import generate_cli
+from docs import generate_cli, generate_store
 
 REFERENCE = Path(__file__).parent / "reference"
 CONFIGURATION = REFERENCE / "configuration.md"
@@ -56,6 +56,8 @@ _FORMS = (
 
 _UNWRITTEN = {
     "jobs_per_machine": "what each job states",
+    "max_running": "no limit",
+    "max_running_per_owner": "no limit",
     "gpu": "no GPU",
     "cpu": "any",
     "memory": "any",
@@ -86,6 +88,8 @@ EXAMPLES = {
     "queues.*.launch_after": "90s",
     "queues.*.jobs_per_machine": "8",
     "queues.*.ageing": "30m",
+    "queues.*.max_running": "64",
+    "queues.*.max_running_per_owner": "8",
     "pools.*.gpu": "A100:80GB:1..8",
     "pools.*.cpu": "4..",
     "pools.*.memory": "16GB..64GB",
@@ -138,16 +142,18 @@ def main() -> None:
     OPENAPI.write_text(openapi.text(), encoding="utf-8")
     SCHEMA.write_text(schema_text(), encoding="utf-8")
     CONFIGURATION.write_text(configuration(CONFIGURATION.read_text("utf-8")), encoding="utf-8")
+    store = generate_store.PAGE
+    store.write_text(with_tables(store.read_text("utf-8"), generate_store.tables()), "utf-8")
 
 
 def configuration(page: str) -> str:
-    """The page with its tables written anew. Raises `KeyError` for a table nobody can make."""
-    tables = {path_of(place): place for place in PLACES}
+    """The page of the document with its tables written anew."""
+    return with_tables(page, {path_of(place): "\n".join(_table(place)) for place in PLACES})
 
-    def fresh(match: re.Match[str]) -> str:
-        return match[1] + "\n".join(_table(tables[match["name"]])) + "\n" + match[3]
 
-    return _BLOCK.sub(fresh, page)
+def with_tables(page: str, tables: Mapping[str, str]) -> str:
+    """A page with its tables written anew. Raises `KeyError` for a table nobody can make."""
+    return _BLOCK.sub(lambda match: f"{match[1]}{tables[match['name']]}\n{match[3]}", page)
 
 
 def path_of(place: Place) -> str:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
@@ -34,6 +35,7 @@ from orchctl.views import (
     PlanView,
     Preview,
     QueueView,
+    WaitsView,
 )
 
 if TYPE_CHECKING:
@@ -198,9 +200,37 @@ class Queues:
         """Raises `NotFound`."""
         return _read(QueueView, self._transport.get(_path("queues", name)))
 
-    def create(self, name: str) -> QueueView:
+    def create(
+        self,
+        name: str,
+        *,
+        max_running: int | None = None,
+        max_running_per_owner: int | None = None,
+    ) -> QueueView:
         """A queue outside any document, for own workers. Raises `Conflict` when it exists."""
-        return _read(QueueView, self._transport.post("/v1/queues", {"name": name}))
+        body = {
+            "name": name,
+            "max_running": max_running,
+            "max_running_per_owner": max_running_per_owner,
+        }
+        return _read(QueueView, self._transport.post("/v1/queues", body))
+
+    def limit(
+        self, name: str, *, max_running: int | None, max_running_per_owner: int | None
+    ) -> QueueView:
+        """How many of its jobs may run at a time; None = no limit. Raises `Refused` for a queue
+        that a document declares."""
+        body = {"max_running": max_running, "max_running_per_owner": max_running_per_owner}
+        response = self._transport.request("PUT", _path("queues", name, "limits"), body=body)
+        return _read(QueueView, parsed(response))
+
+    def waits(self, name: str) -> WaitsView:
+        """How long the jobs waited that were taken from it last."""
+        return _read(WaitsView, self._transport.get(_path("queues", name, "waits")))
+
+    def redrive(self, name: str) -> Sequence[str]:
+        """Hand in its failed and exhausted jobs again, each only once; returns the new ids."""
+        return tuple(self._transport.post(_path("queues", name, "redrive"))["jobs"])
 
     def delete(self, name: str) -> None:
         """Raises `Refused` while a job in it has not ended."""
@@ -254,12 +284,15 @@ class Jobs:
         priority: int = 0,
         owner: str = "",
         labels: Mapping[str, str] | None = None,
+        not_before: datetime | None = None,
+        depends_on: Sequence[str] = (),
         idempotency_key: str = "",
     ) -> JobView:
         """Hand in one shell command line; returns the queued job.
 
         `gpu` is like `L4:1`, `memory` and `disk` like `16GB`, `timeout` and `grace` like `2h`.
-        `source` comes from `orchctl.capture.capture()`. The same `idempotency_key` never makes a
+        `source` comes from `orchctl.capture.capture()`. It starts at `not_before` at the earliest,
+        and when the jobs of `depends_on` have succeeded. The same `idempotency_key` never makes a
         second job. Raises `InvalidInput`, `NotFound` for an unknown queue, `Refused` when no
         machine could ever run it."""
         body = {
@@ -283,6 +316,8 @@ class Jobs:
             "priority": priority,
             "owner": owner,
             "labels": dict(labels or {}),
+            "not_before": not_before.isoformat() if not_before else None,
+            "depends_on": list(depends_on),
         }
         return _read(JobView, self._transport.post("/v1/jobs", body, key=idempotency_key))
 

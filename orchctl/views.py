@@ -84,6 +84,27 @@ class QueueView:
     running: int = 0
     oldest_at: datetime | None = None
     oldest_wait_s: float | None = None
+    delayed: int = 0
+    """Waiting for a time."""
+    blocked: int = 0
+    """Waiting for other jobs."""
+    exact: bool = True
+    """False: `waiting`, `delayed` and `blocked` are at least these."""
+    max_running: int | None = None
+    """None = no limit."""
+    max_running_per_owner: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WaitsView:
+    """How long the jobs waited that were taken last, in seconds."""
+
+    queue: str
+    count: int = 0
+    p50_s: float | None = None
+    p90_s: float | None = None
+    p99_s: float | None = None
+    max_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,10 +10,12 @@ from fastapi import APIRouter, FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic import TypeAdapter
 from starlette.routing import BaseRoute
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from control_plane.api import auth, problems
 from control_plane.api.deps import ApiDeps, ApiSettings
 from control_plane.api.edge import Edge
+from control_plane.api.hot import Hot, is_hot
 from control_plane.api.idempotency import Idempotency
 from control_plane.api.routes import (
     agent,
@@ -50,10 +52,24 @@ _REFUSALS: dict[int | str, dict[str, Any]] = {
 }
 
 
+class App(FastAPI):
+    """The framework's app, with a way around the framework for what agents send all day."""
+
+    hot: ASGIApp | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if self.hot is not None and is_hot(scope):
+            await self.hot(scope, receive, send)
+        else:
+            await super().__call__(scope, receive, send)
+
+
 def create_app(deps: ApiDeps) -> FastAPI:
     """The app of one server."""
     app = bare_app()
     app.state.deps = deps
+    app.hot = Edge(Hot(deps), deps.settings, deps.clock)
     if deps.mount_dashboard is not None:
         deps.mount_dashboard(app, deps)
     # What is added last comes first.
@@ -62,9 +78,9 @@ def create_app(deps: ApiDeps) -> FastAPI:
     return app
 
 
-def bare_app() -> FastAPI:
+def bare_app() -> App:
     """The routes alone: enough to describe the interface, not to serve it."""
-    app = FastAPI(
+    app = App(
         title=TITLE,
         version=API_VERSION,
         openapi_url=OPENAPI_PATH,

@@ -76,7 +76,12 @@ class Auth:
 
 def bearer(request: Request) -> str:
     """The token of an `Authorization: Bearer` header. Raises `Unauthenticated`."""
-    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    return bearer_token(request.headers.get("authorization", ""))
+
+
+def bearer_token(header: str) -> str:
+    """The token in the value of such a header. Raises `Unauthenticated`."""
+    scheme, _, token = header.partition(" ")
     if scheme.lower() != "bearer" or not token.strip():
         raise Unauthenticated("send `Authorization: Bearer <token>`")
     return token.strip()

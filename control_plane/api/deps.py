@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated
 
 from fastapi import Depends, FastAPI, Request
 
 from control_plane.agents import Agents
 from control_plane.api.changes import Changes
+from control_plane.api.together import Together
 from control_plane.core.policy import Autoscaler
 from control_plane.fleet import Fleet
+from control_plane.loop_figures import LoopFigures
 from control_plane.ports import Blobs, Clock, PriceBook, Store
 from control_plane.service import Service
 
@@ -51,8 +53,12 @@ class ApiDeps:
     """The one-file agent that machines download."""
     preview: Callable[[Autoscaler], str]
     """What a policy would do right now, as one sentence."""
+    together: Together = field(default_factory=lambda: Together(None))
+    """How agents' requests come to the store."""
     changes: Changes | None = None
     """What long polls wait on; None = they answer at once. `Service.changed` must notify it."""
+    loop: LoopFigures | None = None
+    """What the loop of this process has done; None = it has none."""
     mount_dashboard: Callable[[FastAPI, ApiDeps], None] | None = None
 
 

@@ -10,8 +10,9 @@ import html
 import logging
 import re
 import secrets
+from functools import lru_cache
 
-from starlette.datastructures import MutableHeaders
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
@@ -36,16 +37,19 @@ BYTES_MAX_BYTES = 64 * 2**20
 
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[^\[\]:]+)(?::[0-9]*)?")
 
-_HEADERS = {
-    "Content-Security-Policy": (
-        "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; "
-        "object-src 'none'"
+_HEADERS = (
+    (
+        b"content-security-policy",
+        b"default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; "
+        b"object-src 'none'",
     ),
     # Not `no-referrer`: with it browsers send `Origin: null`, and our own forms look foreign.
-    "Referrer-Policy": "same-origin",
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-}
+    (b"referrer-policy", b"same-origin"),
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"cache-control", b"no-store"),
+)
+"""Of every answer that does not say otherwise itself."""
 
 _log = logging.getLogger(__name__)
 
@@ -66,25 +70,26 @@ class Edge:
         answer = _Answer(send, head=scope["method"] == "HEAD")
         if answer.head:
             scope = {**scope, "method": "GET"}
-        request = Request(scope)
-        limit = _limit(request)
+        limit = _limit(scope["path"])
         try:
-            self._admit(request, limit)
+            self._admit(scope, limit)
             await self._app(scope, _counted(receive, limit), answer)
         except Exception as error:
             if answer.started:
                 raise
-            await _refusal(request, error)(scope, receive, answer)
+            await _refusal(Request(scope), error)(scope, receive, answer)
 
-    def _admit(self, request: Request, limit: int) -> None:
-        self._check_host(request)
-        request.state.actor = "" if _is_open(request.url.path) else self._auth.actor(request)
-        length = request.headers.get("content-length", "")
+    def _admit(self, scope: Scope, limit: int) -> None:
+        headers = Headers(scope=scope)
+        self._check_host(headers.get("host", ""))
+        actor = "" if _is_open(scope["path"]) else self._auth.actor(Request(scope))
+        scope.setdefault("state", {})["actor"] = actor
+        length = headers.get("content-length", "")
         if length.isdecimal() and int(length[:12]) > limit:
             raise _too_large(limit)
 
-    def _check_host(self, request: Request) -> None:
-        if self._hosts and _host_name(request.headers.get("host", "")) not in self._hosts:
+    def _check_host(self, host: str) -> None:
+        if self._hosts and _host_name(host) not in self._hosts:
             raise Misdirected(
                 "this server does not answer to that host name",
                 fix="use the address that the server printed when it started",
@@ -102,10 +107,10 @@ class _Answer:
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.started = True
-            headers = MutableHeaders(scope=message)
-            for name, value in _HEADERS.items():
-                headers.setdefault(name, value)
-            headers.setdefault("Cache-Control", "no-store")
+            headers = message["headers"]
+            names = {name for name, _ in headers}
+            more = [header for header in _HEADERS if header[0] not in names]
+            message = {**message, "headers": [*headers, *more]}
         elif message["type"] == "http.response.body" and self.head:
             message = {**message, "body": b""}
         await self._send(message)
@@ -127,8 +132,8 @@ def _is_open(path: str) -> bool:
     return path in PUBLIC or path.startswith(AGENTS)
 
 
-def _limit(request: Request) -> int:
-    raw = request.url.path.startswith(("/v1/blobs/", f"{AGENTS}jobs/"))
+def _limit(path: str) -> int:
+    raw = path.startswith(("/v1/blobs/", f"{AGENTS}jobs/"))
     return BYTES_MAX_BYTES if raw else JSON_MAX_BYTES
 
 
@@ -151,6 +156,7 @@ def _too_large(limit: int) -> TooLarge:
     return TooLarge(f"the body is larger than {limit // 2**20} MiB")
 
 
+@lru_cache(maxsize=64)
 def _host_name(host: str) -> str:
     """The name in a `Host` header, without the port; empty when it is none."""
     found = _HOST.fullmatch(host.lower())

@@ -1,6 +1,7 @@
-"""Reading agents' messages: `wire.parse`, and then every value checked, because agents are guests.
+"""Reading agents' messages, every value checked, because agents are guests.
 
-`wire` itself stays lenient, so that an older agent and a newer server understand each other.
+As with `wire.parse`, unknown fields are ignored and missing ones take their default, so that an
+older agent and a newer server understand each other.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import fields, is_dataclass
 from functools import cache
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
@@ -39,12 +40,11 @@ async def read(request: Request, kind: type[M]) -> M:
 def message(kind: type[M], body: bytes) -> M:
     """The message in these bytes. Raises `Malformed`, `InvalidInput`."""
     try:
-        data = json.loads(body or b"{}", parse_constant=_no_constant)
+        data = _JSON.decode(body.decode() or "{}")
     except (ValueError, RecursionError) as error:
         raise Malformed("the body is not JSON") from error
     try:
-        _check(kind, data, kind.__name__)
-        found = wire.parse(kind, data)
+        found: M = _reader(kind, kind.__name__)(data)
         _check_meaning(found)
     except ValueError as error:
         raise InvalidInput(str(error)) from error
@@ -70,36 +70,72 @@ def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
 
 
-def _check(hint: Any, value: Any, where: str) -> None:
-    """Raise `ValueError` where a value is not of its type, or beyond all measure."""
-    if isinstance(hint, type) and is_dataclass(hint):
-        hints = _hints(hint)
-        for name in _keys(value, where) & set(hints):
-            _check(hints[name], value[name], f"{where}.{name}")
-    elif get_origin(hint) is list:
-        _check_items(get_args(hint)[0], value, where)
-    elif get_origin(hint) is dict:
-        _check_items(str, [*_keys(value, where), *value.values()], where)
-    elif not _is_plain(hint, value):
-        raise ValueError(f"{where} is not a usable {hint.__name__}")
+_JSON = json.JSONDecoder(parse_constant=_no_constant)
+_Reader = Callable[[Any], Any]
 
 
 @cache
-def _hints(kind: type) -> Mapping[str, Any]:
-    return get_type_hints(kind)
+def _reader(hint: Any, where: str) -> _Reader:
+    """What makes a value of this type from JSON data; raises `ValueError` where one is not of its
+    type, or beyond all measure."""
+    if isinstance(hint, type) and is_dataclass(hint):
+        return _message_reader(hint, where)
+    if get_origin(hint) is list:
+        return _list_reader(_reader(get_args(hint)[0], where), where)
+    if get_origin(hint) is dict:
+        return _texts_reader(_list_reader(_reader(str, where), where), where)
+    return _plain_reader(hint, where)
 
 
-def _keys(value: Any, where: str) -> set[str]:
-    if not isinstance(value, dict):
+def _message_reader(kind: type, where: str) -> _Reader:
+    readers = {
+        name: _reader(hint, f"{where}.{name}") for name, hint in get_type_hints(kind).items()
+    }
+
+    def read(data: Any) -> Any:
+        known = {
+            name: readers[name](value)
+            for name, value in _object(data, where).items()
+            if name in readers
+        }
+        try:
+            return kind(**known)
+        except TypeError as error:
+            raise ValueError(f"not a {kind.__name__}: {error}") from error
+
+    return read
+
+
+def _list_reader(item: _Reader, where: str) -> _Reader:
+    def read(data: Any) -> list[Any]:
+        if not isinstance(data, list) or len(data) > LIST_MAX:
+            raise ValueError(f"{where} is not a usable list")
+        return [item(each) for each in data]
+
+    return read
+
+
+def _texts_reader(texts: _Reader, where: str) -> _Reader:
+    def read(data: Any) -> dict[str, str]:
+        texts([*_object(data, where), *data.values()])
+        return dict(data)
+
+    return read
+
+
+def _plain_reader(kind: type, where: str) -> _Reader:
+    def read(data: Any) -> Any:
+        if not _is_plain(kind, data):
+            raise ValueError(f"{where} is not a usable {kind.__name__}")
+        return data
+
+    return read
+
+
+def _object(data: Any, where: str) -> dict[str, Any]:
+    if not isinstance(data, dict):
         raise ValueError(f"{where} is not a JSON object")
-    return set(value)
-
-
-def _check_items(hint: Any, items: Any, where: str) -> None:
-    if not isinstance(items, list) or len(items) > LIST_MAX:
-        raise ValueError(f"{where} is not a usable list")
-    for item in items:
-        _check(hint, item, where)
+    return data
 
 
 def _is_plain(hint: type, value: Any) -> bool:
@@ -114,8 +150,10 @@ def _is_plain(hint: type, value: Any) -> bool:
 
 def _storable(text: str) -> bool:
     """Whether a text can be written as UTF-8 and has no NUL."""
+    if "\x00" in text:
+        return False
     try:
-        return b"\x00" not in text.encode()
+        return text.isascii() or bool(text.encode())
     except UnicodeEncodeError:
         return False
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from starlette.concurrency import run_in_threadpool
-from starlette.requests import Request
+from starlette.types import Receive
 
 from control_plane.api.changes import Changes
 
@@ -19,23 +18,23 @@ T = TypeVar("T")
 
 
 async def poll(
-    request: Request,
+    receive: Receive,
     changes: Changes | None,
-    look: Callable[[], T],
+    look: Callable[[], Awaitable[T]],
     *,
     wait_s: Callable[[T], float],
 ) -> T:
-    """Call `look` in a thread until `wait_s` of what it found is used up (0 = this is it).
+    """Look until `wait_s` of what it found is used up (0 = this is it).
 
     Ends early when the client hangs up or the server goes down, and after the first look when there
     is nothing to wait on. The request's body must have been read before."""
     loop = asyncio.get_running_loop()
     start = loop.time()
     seen = changes.generation if changes else 0
-    found = await run_in_threadpool(look)
+    found = await look()
     if changes is None or wait_s(found) <= 0:
         return found
-    gone = asyncio.create_task(_hung_up(request))
+    gone = asyncio.create_task(_hung_up(receive))
     try:
         while not (changes.closed or gone.done()):
             left_s = start + wait_s(found) - loop.time()
@@ -44,7 +43,7 @@ async def poll(
             await _change(changes, seen, min(left_s, RECHECK_S), gone)
             if not gone.done():
                 seen = changes.generation
-                found = await run_in_threadpool(look)
+                found = await look()
         return found
     finally:
         gone.cancel()
@@ -58,6 +57,6 @@ async def _change(changes: Changes, seen: int, timeout_s: float, gone: asyncio.T
         waiter.cancel()
 
 
-async def _hung_up(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
+async def _hung_up(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
         pass

@@ -43,6 +43,7 @@ from control_plane.ports import Place
 from control_plane.service import Submission
 
 DOCUMENT_MAX = 1024 * 1024
+DEPENDENCIES_MAX = 100
 CPUS_MAX = 4096
 
 
@@ -75,7 +76,19 @@ class DocumentRequest(_Input):
     document: Annotated[str, Field(max_length=DOCUMENT_MAX, description="The YAML text.")]
 
 
-class QueueRequest(_Input):
+Limit = Annotated[int, Field(ge=1, le=100_000)]
+
+
+class LimitsRequest(_Input):
+    """How much of a queue may run at a time; null = no limit."""
+
+    max_running: Annotated[Limit | None, Field(description="Jobs that may run at a time.")] = None
+    max_running_per_owner: Annotated[
+        Limit | None, Field(description="Jobs of any one owner that may run at a time.")
+    ] = None
+
+
+class QueueRequest(LimitsRequest):
     """A queue to create."""
 
     name: Name
@@ -139,7 +152,10 @@ class JobRequest(_Input):
     priority: Annotated[int, Field(ge=-1000, le=1000)] = 0
     owner: Line = ""
     labels: Annotated[dict[LabelName, Line], Field(max_length=64)] = Field(default_factory=dict)
-    not_before: Moment | None = None
+    not_before: Annotated[Moment | None, Field(description="It waits until then.")] = None
+    depends_on: Annotated[
+        list[Id], Field(max_length=DEPENDENCIES_MAX, description="Jobs that must succeed first.")
+    ] = Field(default_factory=list)
 
     def submission(self, actor: str) -> Submission:
         """The same as the service takes it; `actor` owns what names no owner."""
@@ -151,6 +167,7 @@ class JobRequest(_Input):
             labels=self.labels,
             priority=self.priority,
             not_before=self.not_before,
+            depends_on=tuple(self.depends_on),
         )
 
     def _spec(self) -> JobSpec:

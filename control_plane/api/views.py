@@ -72,9 +72,39 @@ class QueueView:
     priority: int
     pools: tuple[str, ...]
     waiting: int
+    """In state `queued`, the delayed ones among them."""
     running: int
     oldest_at: datetime | None
     oldest_wait_s: float | None
+    delayed: int
+    """Waiting for their `not_before`."""
+    blocked: int
+    """Waiting for other jobs."""
+    exact: bool
+    """False: the numbers of waiting, delayed and blocked jobs are at least these."""
+    max_running: int | None
+    max_running_per_owner: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WaitsView:
+    """How long the jobs waited that were taken last, in seconds."""
+
+    queue: str
+    count: int
+    """Jobs the figures are made of."""
+    p50_s: float | None
+    p90_s: float | None
+    p99_s: float | None
+    max_s: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Redriven:
+    """The receipt of dead letters handed in again."""
+
+    jobs: tuple[str, ...]
+    """Ids of the new jobs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

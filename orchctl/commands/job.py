@@ -21,15 +21,23 @@ app = group("Jobs: list, logs, wait, cancel, retry, clone.")
 JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="Job id.")]
 
 
-@command(app, "list", example="orchctl job list --queue default --state running")
+@command(
+    app, "list", example="orchctl job list --queue default --state running\norchctl job list --dead"
+)
 def list_jobs(
     session: Session,
     queue: Annotated[str, typer.Option(help="Only of this queue.")] = "",
     state: Annotated[str, typer.Option(help="Only in this state, such as `running`.")] = "",
     machine: Annotated[str, typer.Option(help="Only on this machine.")] = "",
+    dead: Annotated[
+        bool, typer.Option("--dead", help="Only dead letters: failed or exhausted.")
+    ] = False,
     limit: Annotated[int, typer.Option(help="How many at most.", min=1)] = 50,
 ) -> None:
     """List jobs, newest first."""
+    if dead and state:
+        raise InvalidInput("--dead is a state: leave --state out")
+    state = "failed,exhausted" if dead else state
     jobs = session.client.jobs.list(
         queue=queue, state=state, machine=machine, page_size=min(limit, 100)
     )
@@ -43,6 +51,8 @@ def get(session: Session, job: JobArgument) -> None:
         Column(
             heading="SOURCE", cell=lambda row: text((row["spec"]["source"] or {}).get("summary"))
         ),
+        Column(heading="AFTER", cell=lambda row: text(", ".join(row["depends_on"]))),
+        Column(heading="NOT BEFORE", cell=lambda row: text(row["not_before"])),
         Column(heading="POSITION", cell=lambda row: text(row["position_in_queue"])),
         Column(heading="REASON", cell=lambda row: text((row["reason"] or {}).get("sentence"))),
     )

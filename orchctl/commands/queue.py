@@ -8,7 +8,7 @@ import typer
 
 from orchctl.commands.job import JobArgument
 from orchctl.errors import InvalidInput
-from orchctl.output import Column, count, span, text
+from orchctl.output import Column, Row, count, span, text
 from orchctl.session import Session, command, group
 
 app = group("Queues: order, move, pause, clear.")
@@ -19,8 +19,10 @@ YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 COLUMNS = (
     Column(heading="NAME", cell=lambda row: row["name"]),
     Column(heading="STATE", cell=lambda row: "paused" if row["paused"] else "ok"),
-    Column(heading="WAITING", cell=lambda row: str(row["waiting"]), right=True),
-    Column(heading="RUNNING", cell=lambda row: str(row["running"]), right=True),
+    Column(heading="WAITING", cell=lambda row: _at_least(row, "waiting"), right=True),
+    Column(heading="RUNNING", cell=lambda row: _running(row), right=True),
+    Column(heading="DELAYED", cell=lambda row: _at_least(row, "delayed"), right=True, wide=True),
+    Column(heading="BLOCKED", cell=lambda row: _at_least(row, "blocked"), right=True, wide=True),
     Column(heading="OLDEST", cell=lambda row: span(row["oldest_wait_s"]), right=True),
     Column(heading="PRIORITY", cell=lambda row: str(row["priority"]), right=True),
     Column(heading="POOLS", cell=lambda row: text(", ".join(row["pools"]))),
@@ -34,11 +36,65 @@ def list_queues(session: Session) -> None:
     session.rows(session.client.queues.list(), COLUMNS, key="name")
 
 
-@command(app, "create", example="orchctl queue create bench")
-def create(session: Session, queue: QueueArgument) -> None:
+MaxRunning = Annotated[
+    int | None,
+    typer.Option(metavar="N", help="Jobs that may run at a time.", min=1, show_default=False),
+]
+MaxRunningPerOwner = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N", help="Jobs of one owner that may run at a time.", min=1, show_default=False
+    ),
+]
+
+
+@command(app, "create", example="orchctl queue create bench --max-running 4")
+def create(
+    session: Session,
+    queue: QueueArgument,
+    max_running: MaxRunning = None,
+    max_running_per_owner: MaxRunningPerOwner = None,
+) -> None:
     """Make a queue outside any autoscaler, for own workers."""
-    made = session.client.queues.create(queue)
+    made = session.client.queues.create(
+        queue, max_running=max_running, max_running_per_owner=max_running_per_owner
+    )
     session.done(f"queue {queue} created", made, key="name")
+
+
+@command(app, "limit", example="orchctl queue limit bench --max-running 4")
+def limit(
+    session: Session,
+    queue: QueueArgument,
+    max_running: MaxRunning = None,
+    max_running_per_owner: MaxRunningPerOwner = None,
+) -> None:
+    """Set how many jobs of a queue may run at a time; what is left out has no limit."""
+    limited = session.client.queues.limit(
+        queue, max_running=max_running, max_running_per_owner=max_running_per_owner
+    )
+    text = f"{max_running or 'no limit'} in all, {max_running_per_owner or 'no limit'} per owner"
+    session.done(f"queue {queue}: {text}", limited, key="name")
+
+
+@command(app, "waits", example="orchctl queue waits default")
+def waits(session: Session, queue: QueueArgument) -> None:
+    """Say how long the jobs waited that were taken last."""
+    columns = (
+        Column(heading="JOBS", cell=lambda row: str(row["count"])),
+        Column(heading="HALF WITHIN", cell=lambda row: span(row["p50_s"])),
+        Column(heading="90 % WITHIN", cell=lambda row: span(row["p90_s"])),
+        Column(heading="99 % WITHIN", cell=lambda row: span(row["p99_s"])),
+        Column(heading="LONGEST", cell=lambda row: span(row["max_s"])),
+    )
+    session.one(session.client.queues.waits(queue), columns, key="queue")
+
+
+@command(app, "redrive", example="orchctl queue redrive default")
+def redrive(session: Session, queue: QueueArgument) -> None:
+    """Submit the failed and exhausted jobs of a queue once more, each only once."""
+    jobs = list(session.client.queues.redrive(queue))
+    session.done(f"{count(len(jobs), 'job')} queued", {"name": queue, "jobs": jobs}, key="name")
 
 
 @command(app, "pause", example="orchctl queue pause default")
@@ -125,3 +181,12 @@ def delete(session: Session, queue: QueueArgument) -> None:
     """Remove a queue in which every job has ended."""
     session.client.queues.delete(queue)
     session.done(f"queue {queue} deleted", {"name": queue}, key="name")
+
+
+def _at_least(row: Row, name: str) -> str:
+    """A count; `+` where it stopped counting."""
+    return f"{row[name]}{'' if row['exact'] else '+'}"
+
+
+def _running(row: Row) -> str:
+    return f"{row['running']}/{row['max_running']}" if row["max_running"] else str(row["running"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,7 +11,7 @@ import typer
 
 from orchctl.commands.job import finish, pairs, queued, stream_log
 from orchctl.errors import InvalidInput
-from orchctl.session import Session, command
+from orchctl.session import Session, command, server_errors
 
 if TYPE_CHECKING:
     from orchctl.capture import Captured, Packages
@@ -22,7 +23,8 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None)
     app,
     "run",
     example="orchctl run --queue default --gpu L4:1 -- python train.py --lr 3e-4\n"
-    "orchctl run --wait --follow -- pytest -x",
+    "orchctl run --wait --follow -- pytest -x\n"
+    "orchctl run --after j-7k2m9 --not-before 90m -- python evaluate.py",
     context_settings={"allow_interspersed_args": False},
 )
 def run(
@@ -77,6 +79,18 @@ def run(
             "lock: what is installed in this environment; none: nothing.",
         ),
     ] = "auto",
+    after: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="JOB", help="Only after this job has succeeded; repeatable.", show_default=False
+        ),
+    ] = None,
+    not_before: Annotated[
+        str,
+        typer.Option(
+            metavar="TIME", help="Not before 2026-03-01T22:00, or 90m from now.", show_default=False
+        ),
+    ] = "",
     wait: Annotated[
         bool, typer.Option("--wait", help="Wait for its end; exit with its exit code.")
     ] = False,
@@ -119,6 +133,8 @@ def run(
         python=python or chosen.python,
         requirements=chosen.lines,
         source=captured,
+        not_before=moment(not_before, session.now) if not_before else None,
+        depends_on=after or [],
         idempotency_key=idempotency_key,
     )
     if not (wait or follow):
@@ -126,6 +142,18 @@ def run(
         return
     session.say(queued(job))
     _attend(session, job.id, follow=follow)
+
+
+def moment(text: str, now: datetime) -> datetime:
+    """A time as people write it: ISO 8601, in local time where no offset is given, or a duration
+    from now. Raises `InvalidInput`."""
+    try:
+        return datetime.fromisoformat(text).astimezone()
+    except ValueError:
+        with server_errors():
+            from control_plane.config.units import parse_duration_s
+
+            return now + timedelta(seconds=parse_duration_s(text))
 
 
 def _attend(session: Session, job_id: str, *, follow: bool) -> None:

@@ -51,10 +51,11 @@ def test_costs_nobody_can_compute(refused: TestClient, params: dict[str, str]) -
 
 
 def test_events_are_filtered_and_paged(applied: TestClient) -> None:
-    job = applied.post("/v1/jobs", json={"command": "true"}).json()
+    first_job = applied.post("/v1/jobs", json={"command": "true"}).json()["id"]
+    job = applied.post(f"/v1/jobs/{first_job}/clone").json()
     applied.post(f"/v1/jobs/{job['id']}/cancel")
     mine = applied.get("/v1/events", params={"subject": job["id"]}).json()["items"]
-    assert [each["text"] for each in mine] == ["cancelled", "queued in default"]
+    assert [each["text"] for each in mine] == ["cancelled", f"clone of {first_job}"]
     first = applied.get("/v1/events", params={"kind": "job", "limit": 1})
     link = first.headers["Link"]
     second = applied.get(link[1 : link.index(">")]).json()

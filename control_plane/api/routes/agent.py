@@ -1,7 +1,6 @@
 """The agent protocol over HTTP: reads `wire` messages, asks `Agents`, writes the answers.
 
-Plain Starlette routes, because these are what a server mostly does: each request is one look at its
-body and one trip to a thread.
+What agents send all day is answered before it comes here (`api/hot.py`).
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from control_plane.api.auth import bearer
 from control_plane.api.deps import deps_of
 from control_plane.api.etags import matches
 from control_plane.api.fields import safe_file_name
-from control_plane.api.polling import poll
+from control_plane.api.hot import machine_of
 from control_plane.api.problems import Unauthenticated
 from control_plane.core.model import Machine
 from control_plane.errors import Denied
@@ -38,44 +37,6 @@ async def register(request: Request) -> Response:
     except Denied as error:
         raise Unauthenticated(error.message, fix=error.fix) from error
     return _answer(session)
-
-
-async def claim(request: Request) -> Response:
-    """Get work; waits for some while there is none."""
-    message = await messages.read(request, wire.Claim)
-    token = bearer(request)
-    deps = deps_of(request)
-
-    def look() -> wire.Claimed:
-        # The machine is read anew each time: it may be drained or closed while it waits.
-        return deps.agents.claim(_machine(deps.agents, token), message)
-
-    def wait_s(found: wire.Claimed) -> float:
-        return 0.0 if found.jobs or found.drain else found.advice.wait_s
-
-    return _answer(await poll(request, deps.changes, look, wait_s=wait_s))
-
-
-async def beat(request: Request) -> Response:
-    """Note that a machine lives; tell it what to end."""
-    message = await messages.read(request, wire.Beat)
-    return _answer(await _as_machine(request, lambda agents, m: agents.beat(m, message)))
-
-
-async def start(request: Request) -> Response:
-    """A job's command is about to run."""
-    job_id = _job_id(request)
-    message = await messages.read(request, wire.Started)
-    await _as_machine(request, lambda agents, m: agents.start(m, job_id, message))
-    return JSONResponse({})
-
-
-async def finish(request: Request) -> Response:
-    """An attempt has ended."""
-    job_id = _job_id(request)
-    message = await messages.read(request, wire.Finished)
-    await _as_machine(request, lambda agents, m: agents.finish(m, job_id, message))
-    return JSONResponse({})
 
 
 async def logs(request: Request) -> Response:
@@ -146,12 +107,8 @@ def _route(method: str, path: str, handler: Handler) -> Route:
 ROUTES = [
     Route("/v1/agent/bundle.pyz", bundle, methods=["GET"]),
     Route("/v1/agent/register", register, methods=["POST"]),
-    _route("POST", "claim", claim),
-    _route("POST", "beat", beat),
     _route("POST", "notice", notice),
     _route("POST", "leave", leave),
-    _route("POST", "jobs/{job_id}/start", start),
-    _route("POST", "jobs/{job_id}/finish", finish),
     _route("POST", "jobs/{job_id}/logs", logs),
     _route("PUT", "jobs/{job_id}/artifacts/{name:path}", artifact),
     _route("GET", "jobs/{job_id}/source", source),
@@ -162,16 +119,7 @@ async def _as_machine(request: Request, act: Callable[[Agents, Machine], T]) -> 
     """Do something in the name of the machine that sent a request."""
     token = bearer(request)
     agents = deps_of(request).agents
-    return await run_in_threadpool(lambda: act(agents, _machine(agents, token)))
-
-
-def _machine(agents: Agents, token: str) -> Machine:
-    if not token.isascii():
-        raise Unauthenticated("this is no session")
-    try:
-        return agents.authenticate(token)
-    except Denied as error:
-        raise Unauthenticated(error.message) from error
+    return await run_in_threadpool(lambda: act(agents, machine_of(agents, token)))
 
 
 def _job_id(request: Request) -> str:

@@ -27,5 +27,5 @@ async def health(deps: Deps) -> Response:
 )
 def metrics(deps: Deps) -> Response:
     """Figures in the Prometheus text format."""
-    text = metrics_text(deps.store, deps.clock.now())
+    text = metrics_text(deps.store, deps.clock.now(), deps.loop)
     return Response(text, media_type=CONTENT_TYPE_LATEST)

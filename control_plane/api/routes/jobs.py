@@ -103,9 +103,9 @@ async def wait_for_job(
 ) -> Response:
     """The job as soon as it has ended, or as it is when the time is over."""
     job = await poll(
-        request,
+        request.receive,
         deps.changes,
-        lambda: deps.store.job_get(job_id),
+        lambda: run_in_threadpool(deps.store.job_get, job_id),
         wait_s=lambda found: 0.0 if found.state in JOB_ENDED else timeout_s,
     )
     return await run_in_threadpool(_send, deps, job)

@@ -13,11 +13,13 @@ from control_plane.api.deps import Actor, ApiDeps, Deps
 from control_plane.api.etags import IfMatch, check, expected
 from control_plane.api.fields import PathName
 from control_plane.api.idempotency import IdempotencyKey
-from control_plane.api.requests import QueueRequest
+from control_plane.api.requests import LimitsRequest, QueueRequest
 from control_plane.api.views import (
     Cleared,
     Listing,
     QueueView,
+    Redriven,
+    WaitsView,
     WouldClear,
     oldest_wait_s,
     send,
@@ -27,6 +29,7 @@ from control_plane.core.model import QueueRecord, QueueStats
 from control_plane.core.policy import QueuePolicy
 from control_plane.errors import Conflict, NotFound
 from control_plane.ports import Page
+from control_plane.reports.quantiles import quantile
 
 router = APIRouter(prefix="/v1/queues", tags=["queues"])
 
@@ -46,7 +49,12 @@ def create_queue(
     """Make a queue that no autoscaler declares, for own workers."""
     if _exists(deps, body.name):
         raise Conflict(f"queue {body.name} exists already")
-    record = deps.service.queue_create(body.name, actor=actor)
+    record = deps.service.queue_create(
+        body.name,
+        max_running=body.max_running,
+        max_running_per_owner=body.max_running_per_owner,
+        actor=actor,
+    )
     return _send(deps, record, status=201)
 
 
@@ -90,6 +98,45 @@ def clear_queue(
         stats = deps.store.queue_stats().get(name)
         return send(WouldClear(would_cancel=stats.waiting if stats else 0))
     return send(Cleared(cancelled=tuple(deps.service.queue_clear(name, actor=actor))))
+
+
+@router.put("/{name}/limits", response_model=QueueView, operation_id="limit_queue")
+def limit_queue(
+    name: PathName, body: LimitsRequest, deps: Deps, actor: Actor, if_match: IfMatch = ""
+) -> Response:
+    """Set how many of its jobs may run at a time. A declared queue has its limits in the
+    document."""
+    check(expected(if_match), deps.store.queue_get(name).version)
+    record = deps.service.queue_limit(
+        name,
+        max_running=body.max_running,
+        max_running_per_owner=body.max_running_per_owner,
+        actor=actor,
+    )
+    return _send(deps, record)
+
+
+@router.get("/{name}/waits", response_model=WaitsView, operation_id="queue_waits")
+def queue_waits(name: PathName, deps: Deps) -> Response:
+    """How long the jobs waited that were taken from it last."""
+    deps.store.queue_get(name)
+    waits = deps.store.queue_waits(name)
+    return send(
+        WaitsView(
+            queue=name,
+            count=len(waits),
+            p50_s=quantile(waits, 0.5),
+            p90_s=quantile(waits, 0.9),
+            p99_s=quantile(waits, 0.99),
+            max_s=max(waits, default=None),
+        )
+    )
+
+
+@router.post("/{name}/redrive", response_model=Redriven, operation_id="redrive_queue")
+def redrive_queue(name: PathName, deps: Deps, actor: Actor, _key: IdempotencyKey = "") -> Response:
+    """Hand in again every failed or exhausted job of it, as new jobs; each only once."""
+    return send(Redriven(jobs=tuple(deps.service.redrive(name, actor=actor))))
 
 
 def _exists(deps: ApiDeps, name: str) -> bool:
@@ -141,4 +188,9 @@ def _view(
         running=stats.running,
         oldest_at=stats.oldest_at,
         oldest_wait_s=oldest_wait_s(stats, deps.clock.now()),
+        delayed=stats.delayed,
+        blocked=stats.blocked,
+        exact=stats.exact,
+        max_running=record.max_running,
+        max_running_per_owner=record.max_running_per_owner,
     )

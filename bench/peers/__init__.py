@@ -1,0 +1,1 @@
+"""The store and everything it is measured against, each behind one `work.Peer`."""

@@ -1,0 +1,292 @@
+"""Several clients at work on one store at once, and what each of them saw."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from random import Random
+from threading import Barrier, Lock
+
+from control_plane.core.model import Capacity, JobState, Need
+from control_plane.ports import Store
+from tests.conformance.builders import NOW
+from tests.model import spec
+from tests.model.calls import perform
+from tests.model.linear import NEVER, Call
+from tests.model.spec import Answer, Operation, Seen, World, step
+
+CALLS = {False: (20, 60), True: (10, 25)}
+"""How many calls a client makes, by whether the store is remote."""
+
+ROOM = Capacity(gpus=4, cpus=8, memory_mib=1000)
+NEEDS = (Need(), Need(gpus=1), Need(gpus=3))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class History:
+    """What happened, and the world it began in."""
+
+    world: World
+    calls: Sequence[Call]
+
+
+def concurrent_history(store: Store, random: Random, *, remote: bool = False) -> History:
+    """Two to six clients with 20 to 60 calls each on an empty store. The choices are `random`'s,
+    whose turn it is is not. On a remote store there are fewer calls, nobody reads before the end,
+    limits stay as they were, and moves are made one at a time: of two at once each may stand where
+    the other one's neighbour was.
+
+    In most histories no call touches two queues, nor a machine, so that each queue can be judged by
+    itself; in the others anything goes."""
+    names = ("q", "r", "s")[: random.randint(1, 3)]
+    world = World()
+    begun = list(_begin(names, random))
+    for operation in begun:
+        assert perform(store, operation) is None
+        world, _ = step(world, operation)
+    board = _Board(store=store, queues=names, remote=remote, mixed=random.random() < 0.3)
+    for operation in begun:
+        board.note(operation, None)
+    count = random.randint(2, 6)
+    barrier = Barrier(count)
+    with ThreadPoolExecutor(count) as pool, jumpy_threads():
+        clients = [_Client(board, number, Random(random.random())) for number in range(count)]
+        futures = [
+            pool.submit(client.work, barrier, random.randint(*CALLS[remote])) for client in clients
+        ]
+        calls = [call for future in futures for call in future.result()]
+    last = _Client(board, count, random)
+    for queue in names:
+        last.call(spec.Order(queue=queue))
+    for job in board.tried:
+        last.call(spec.Get(job=job))
+    return History(world=world, calls=[*calls, *last.calls])
+
+
+@contextmanager
+def jumpy_threads() -> Iterator[None]:
+    """Threads take turns after every few instructions."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(before)
+
+
+def _begin(names: Sequence[str], random: Random) -> Iterator[Operation]:
+    for name in names:
+        yield spec.PutQueue(
+            queue=name,
+            expected_version=0,
+            max_running=random.choice((None, None, 1, 3)),
+            max_running_per_owner=random.choice((None, None, 1, 2)),
+        )
+    for number in range(6):
+        yield spec.PutMachine(machine=f"m-{number}", ready=True, now=NOW)
+
+
+@dataclass(slots=True, kw_only=True)
+class _Board:
+    """What all clients know together; a late answer may put up what is over already."""
+
+    store: Store
+    queues: Sequence[str]
+    remote: bool
+    mixed: bool
+    """Whether calls touch several queues, and machines are drained."""
+    losses: int = 3
+    """Answers that may get lost still: each one leaves so much open that few are enough."""
+    seen: dict[str, Seen] = field(default_factory=dict)
+    tried: dict[str, None] = field(default_factory=dict)
+    moving: Lock = field(default_factory=Lock)
+    puts: dict[str, spec.PutQueue] = field(default_factory=dict)
+    """How each queue was written last, or by somebody else at that version."""
+
+    def note(self, operation: Operation, answer: Answer) -> None:
+        if isinstance(operation, spec.PutQueue):
+            self.puts[operation.queue] = operation
+        for each in answer if isinstance(answer, tuple) else ():
+            if isinstance(each, Seen):
+                self.seen[each.id] = each
+        if isinstance(answer, Seen):
+            self.seen[answer.id] = answer
+
+
+class _Client:
+    """One caller, with a machine of its own that others may use as well."""
+
+    def __init__(self, board: _Board, number: int, random: Random) -> None:
+        self.board = board
+        self.number = number
+        self.random = random
+        self.calls: list[Call] = []
+        self.made = 0
+
+    def work(self, barrier: Barrier, calls: int) -> list[Call]:
+        barrier.wait()
+        while len(self.calls) < calls:
+            [choose] = self.random.choices(list(_CHOICES), list(_CHOICES.values()))
+            operation = choose(self)
+            if operation is None:
+                continue
+            lost = self.board.losses > 0 and self._rarely(0.05) and not self._blind(operation)
+            self.board.losses -= lost
+            self.call(operation, lost=lost)
+            if lost and self.random.random() < 0.5:
+                self.call(operation)
+        return self.calls
+
+    def call(self, operation: Operation, *, lost: bool = False) -> None:
+        """Call the store; a lost answer is one that nobody hears."""
+        alone = self.board.remote and isinstance(operation, spec.Move)
+        with self.board.moving if alone else nullcontext():
+            invoked = time.perf_counter_ns()
+            answer = perform(self.board.store, operation)
+            ended = returned = time.perf_counter_ns()
+        if lost:
+            returned, answer = NEVER, None
+        self.board.note(operation, answer)
+        self.calls.append(
+            Call(
+                client=self.number,
+                operation=operation,
+                invoked=invoked,
+                returned=returned,
+                answer=answer,
+                ended=ended,
+            )
+        )
+
+    def _blind(self, operation: Operation) -> bool:
+        """Whether nobody could tell what an unheard call did."""
+        return self.board.remote and isinstance(operation, (spec.Claim, spec.PutQueue))
+
+    # ------------------------------------------------------------------------------- choices
+
+    def enqueue(self) -> Operation:
+        self.made += 1
+        job = f"j-{self.number}-{self.made:02}"
+        self.board.tried[job] = None
+        queue = self.random.choice(self.board.queues)
+        mixed = self.board.mixed
+        known = [other for other in list(self.board.seen.values()) if mixed or other.queue == queue]
+        waits = bool(known) and self._rarely(0.05)
+        return spec.Enqueue(
+            job=job,
+            queue=queue,
+            priority=self.random.choice((0, 0, 0, 1)),
+            owner=self.random.choice(("ann", "bob")),
+            need=self.random.choice(NEEDS),
+            depends_on=(self.random.choice(known).id,) if waits else (),
+            key=f"k-{'' if mixed else queue}{self.random.randint(1, 5)}"
+            if self._rarely(0.15)
+            else "",
+            now=NOW,
+        )
+
+    def claim(self) -> Operation:
+        machine = self.random.randrange(6) if self._rarely(0.2) else self.number
+        queues = [self.random.choice(self.board.queues)]
+        if self.board.mixed and self._rarely(0.2):
+            queues = list(self.board.queues)
+        return spec.Claim(
+            machine=f"m-{machine}",
+            queues=tuple(queues),
+            free=self.random.choice((ROOM, ROOM, replace(ROOM, gpus=1))),
+            limit=self.random.choice((1, 1, 1, 2, 4)),
+            now=NOW + timedelta(seconds=self.random.choice((0, 5, -5))),
+        )
+
+    def start(self) -> Operation | None:
+        job = self._held()
+        return job and spec.Start(job=job.id, epoch=job.epoch, now=NOW)
+
+    def finish(self) -> Operation | None:
+        state = self.random.choice((JobState.SUCCEEDED, JobState.SUCCEEDED, JobState.FAILED))
+        job = self._held()
+        return job and spec.Finish(job=job.id, epoch=job.epoch, state=state, now=NOW)
+
+    def requeue(self) -> Operation | None:
+        job = self._held()
+        outcome = self.random.choice(("lost", "returned"))
+        return job and spec.Requeue(
+            job=job.id, epoch=job.epoch, outcome=outcome, need=job.need, now=NOW
+        )
+
+    def cancel(self) -> Operation | None:
+        job = self._known()
+        return job and spec.Cancel(job=job.id, now=NOW)
+
+    def move(self) -> Operation | None:
+        job, other = self._known(JobState.QUEUED), self._known(JobState.QUEUED)
+        if job is None or other is None:
+            return None
+        where = self.random.choice(("top", "bottom", "before", "after"))
+        beside = where in ("before", "after")
+        if not self.board.mixed and other.queue != job.queue:
+            return None
+        return spec.Move(
+            job=job.id,
+            queue=other.queue,
+            where=where,
+            neighbour=other.id if beside else "",
+            expected_version=job.version if self._rarely(0.5) else None,
+            now=NOW,
+        )
+
+    def set_queue(self) -> Operation:
+        before = self.board.puts[self.random.choice(self.board.queues)]
+        put = replace(
+            before, paused=self._rarely(0.3), expected_version=before.expected_version + 1
+        )
+        if self.board.remote:
+            return put
+        limit, per_owner = self.random.choice((None, 1, 2, 4)), self.random.choice((None, None, 1))
+        return replace(put, max_running=limit, max_running_per_owner=per_owner)
+
+    def drain(self) -> Operation | None:
+        ready = self.random.choice((True, True, False))
+        machine = f"m-{self.number}"
+        return spec.PutMachine(machine=machine, ready=ready, now=NOW) if self.board.mixed else None
+
+    def read(self) -> Operation | None:
+        job = self._known()
+        if self.board.remote:
+            return None
+        if job and self._rarely(0.5):
+            return spec.Get(job=job.id)
+        return spec.Order(queue=self.random.choice(self.board.queues))
+
+    def _rarely(self, share: float) -> bool:
+        return self.random.random() < share
+
+    def _known(self, *states: JobState) -> Seen | None:
+        seen = list(self.board.seen.values())
+        likely = [job for job in seen if not states or job.state in states]
+        if self._rarely(0.1):
+            likely = seen
+        return self.random.choice(likely) if likely else None
+
+    def _held(self) -> Seen | None:
+        return self._known(*spec.HELD)
+
+
+_CHOICES: Mapping[Callable[[_Client], Operation | None], int] = {
+    _Client.enqueue: 8,
+    _Client.claim: 7,
+    _Client.start: 3,
+    _Client.finish: 4,
+    _Client.requeue: 3,
+    _Client.cancel: 1,
+    _Client.move: 6,
+    _Client.set_queue: 1,
+    _Client.drain: 1,
+    _Client.read: 2,
+}
+"""What a client does next: how often it does."""
