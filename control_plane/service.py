@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from difflib import get_close_matches
 
+from control_plane.core.job_ids import id_for
 from control_plane.core.lifecycle import DEAD_LETTERS, JOB_ENDED
 from control_plane.core.model import (
     WHOLE_MACHINE_PPM,
@@ -96,7 +97,8 @@ class Service:
         now = self.clock.now()
         job, is_new = self.store.job_enqueue(
             Job(
-                id=self.ids.new("j"),
+                # A store can tell a repeat by the id alone where the id follows from the key.
+                id=id_for(idempotency_key) or self.ids.new("j"),
                 queue=submission.queue,
                 spec=spec,
                 name=submission.name,

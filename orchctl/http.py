@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import secrets
 import time
 import uuid
 from collections.abc import Callable, Mapping
@@ -25,6 +26,15 @@ TIMEOUT = httpx2.Timeout(30.0, connect=5.0)
 
 _TRY_AGAIN = frozenset({429, 500, 502, 503, 504})
 _NEVER_SENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout)
+
+
+def fresh_key() -> str:
+    """An idempotency key that nobody had before: a UUID of version 7 (RFC 9562), which carries its
+    time, so that the server needs no record of its own for it."""
+    milliseconds = time.time_ns() // 1_000_000
+    chance = secrets.randbits(74)
+    high = milliseconds << 16 | 7 << 12 | chance >> 62
+    return str(uuid.UUID(int=high << 64 | 2 << 62 | chance & ((1 << 62) - 1)))
 
 
 class Transport:
@@ -72,7 +82,7 @@ class Transport:
     ) -> Any:
         """The JSON of a POST, None for an empty answer; `key` is the idempotency key, a fresh one
         by default."""
-        headers = {"Idempotency-Key": key or uuid.uuid4().hex}
+        headers = {"Idempotency-Key": key or fresh_key()}
         response = self.request("POST", path, query=query, body=body or {}, headers=headers)
         return parsed(response) if response.content else None
 

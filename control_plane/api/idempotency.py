@@ -3,6 +3,9 @@
 As in the IETF draft: the same key with another request is refused (422), and so is one whose first
 request is still being answered (409). Only answers that say something was done are kept; after a
 refusal the key is free.
+
+Handing in a job keeps its promise without this layer (`routes/jobs.py`): the job itself knows its
+key, for as long as there is the job.
 """
 
 from __future__ import annotations
@@ -23,10 +26,12 @@ from control_plane.errors import InvalidInput
 from control_plane.ports import Clock, Store, StoredAnswer
 
 HEADER = "Idempotency-Key"
-REPLAYED = "Idempotency-Replayed"
+REPEATED = {"Idempotency-Replayed": "true"}
 KEY_MAX = 255
 KEEP_S = 24 * 3600.0
 """How long an answer can be had again: longer than any client goes on trying."""
+
+SUBMIT = "/v1/jobs"
 
 _KEPT_HEADERS = ("content-type", "location", "etag")
 
@@ -120,17 +125,23 @@ def scoped_key(request: Request, key: str) -> str:
     return f"{request.state.actor} {request.method} {request.url.path} {key}"
 
 
+def reused() -> KeyReused:
+    """The refusal of a key that belongs to another request."""
+    return KeyReused("this idempotency key was used for another request", fix="take a new key")
+
+
 def _concerns(scope: Scope) -> bool:
-    is_people = not scope["path"].startswith(AGENTS)
-    return is_people and scope["method"] == "POST" and bool(Headers(scope=scope).get(HEADER))
+    if scope["method"] != "POST" or scope["path"] == SUBMIT or scope["path"].startswith(AGENTS):
+        return False
+    return bool(Headers(scope=scope).get(HEADER))
 
 
 def _replay(earlier: StoredAnswer, fingerprint: str) -> Response:
     if earlier.fingerprint != fingerprint:
-        raise KeyReused("this idempotency key was used for another request", fix="take a new key")
+        raise reused()
     if not earlier.status:
         raise KeyInFlight("the first request with this key is still being answered")
-    return Response(earlier.body, earlier.status, {**earlier.headers, REPLAYED: "true"})
+    return Response(earlier.body, earlier.status, {**earlier.headers, **REPEATED})
 
 
 def _again(body: bytes, receive: Receive) -> Receive:

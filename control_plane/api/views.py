@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
 from decimal import Decimal
+from types import MappingProxyType
 from typing import Any, Generic, TypeVar
 
 from starlette.responses import JSONResponse, Response
@@ -25,6 +26,7 @@ T = TypeVar("T")
 V = TypeVar("V")
 
 AutoscalerView = AutoscalerRecord
+NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -205,9 +207,10 @@ def send(
     *,
     version: int | None = None,
     location: str = "",
+    headers: Mapping[str, str] = NO_HEADERS,
 ) -> Response:
     """A value as a JSON answer, with the ETag of its version and where it can be found."""
-    headers = {}
+    headers = dict(headers)
     if version is not None:
         headers["ETag"] = etag(version)
     if location:

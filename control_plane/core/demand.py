@@ -53,10 +53,12 @@ class Demand:
 
 def demand(snapshot: Snapshot, recovery: Recovery) -> Demand:
     """Put the waiting jobs onto the supply, the most urgent first; list what does not fit."""
-    result = Demand(supply=_supply(recovery.serving, snapshot.leases))
     queues = _by_urgency(snapshot)
-    result.tallies = {queue.name: Tally() for queue in queues}
     groups = [(queue, group) for queue in queues for group in _groups(snapshot, queue)]
+    asked = {pool for queue, _ in groups for pool in queue.pools}
+    serving = (machine for machine in recovery.serving if machine.pool in asked)
+    result = Demand(supply=_supply(serving, snapshot.leases))
+    result.tallies = {queue.name: Tally() for queue in queues}
     early = []
     for queue, group in groups:
         left = _serve(result, queue, group.need, group.ripe)

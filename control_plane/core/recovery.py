@@ -69,7 +69,12 @@ def recover(snapshot: Snapshot) -> Recovery:
     found, limits = Recovery(), _Limits(snapshot)
     records = {machine.id: machine for machine in snapshot.machines}
     seen, strays = _matched(records, _remarkable(records, snapshot.observations))
-    calm = {m.id for m in snapshot.machines if limits.calm(m, seen.get(m.id))}
+    gone = {machine_id for machine_id, sighting in seen.items() if sighting.state == "gone"}
+    calm = {
+        machine.id
+        for machine in snapshot.machines
+        if machine.state is _READY and not limits.silent(machine) and machine.id not in gone
+    }
     leases = _grouped(lease for lease in snapshot.leases if lease.machine_id not in calm)
     for machine in snapshot.machines:
         if machine.id in calm:
@@ -92,12 +97,6 @@ class _Limits:
         lease_began = snapshot.now - timedelta(seconds=snapshot.timing.lease_s)
         back = snapshot.reachable_since
         self._silent_before = lease_began if back is None or back < lease_began else None
-
-    def calm(self, machine: Machine, seen: Sighting | None) -> bool:
-        """Whether a machine serves and nothing is wrong with it: most of them, most of the time."""
-        if machine.state is not _READY or (seen is not None and seen.state == "gone"):
-            return False
-        return not self.silent(machine)
 
     def silent(self, machine: Machine) -> bool:
         """Whether a machine has let its leases run out. After an outage of the control plane itself
@@ -318,25 +317,22 @@ def _remarkable(
 ) -> dict[str, list[Sighting]]:
     """What is shown of each machine, by provider and the cloud's id. A machine that is shown once,
     alive and as its record says, is left out: there is nothing to learn about it."""
-    times = Counter(each.machine_id for seen in observations for each in seen.sightings)
+    times = Counter([each.machine_id for seen in observations for each in seen.sightings])
     shown: list[Sighting] = []
     for observation in observations:
-        news = [
-            each
-            for each in observation.sightings
-            if times[each.machine_id] > 1 or not _expected(each, records.get(each.machine_id))
-        ]
+        news = []
+        for each in observation.sightings:
+            record = records.get(each.machine_id)
+            expected = (
+                record is not None
+                and record.provider_id == each.provider_id
+                and record.state not in _OPEN
+                and each.state in _ALIVE
+            )
+            if not expected or times[each.machine_id] > 1:
+                news.append(each)
         shown += sorted(news, key=attrgetter("provider_id"))
     return _grouped(shown)
-
-
-def _expected(sighting: Sighting, record: Machine | None) -> bool:
-    return (
-        record is not None
-        and record.state not in _OPEN
-        and record.provider_id == sighting.provider_id
-        and sighting.state in _ALIVE
-    )
 
 
 def _matched(

@@ -6,7 +6,7 @@ ended, unless its hard limit has passed.
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -132,13 +132,13 @@ def _superfluous(
     """Machines beyond a pool's maximum (it was lowered): the idle ones go first, then the
     youngest."""
     found: dict[str, Reason] = {}
-    staying = [machine for machine in recovery.serving if machine.id not in leaving]
-    there = Counter(machine.pool for machine in staying)
+    there = Counter([m.pool for m in recovery.serving if m.id not in leaving])
     for pool in snapshot.policy.pools.values():
         excess = there[pool.name] - pool.machines_max
         if excess > 0:
             leased, why = _leased(snapshot), reasons.superfluous(pool, there[pool.name])
-            ready = [m for m in staying if m.pool == pool.name and m.state is MachineState.READY]
+            mine = [m for m in recovery.serving if m.pool == pool.name and m.id not in leaving]
+            ready = [machine for machine in mine if machine.state is MachineState.READY]
             ready.sort(key=lambda m: (m.id in leased, -m.planned_at.timestamp(), m.id))
             found |= {machine.id: why for machine in ready[:excess]}
     return found
@@ -147,16 +147,13 @@ def _superfluous(
 def _held(snapshot: Snapshot, recovery: Recovery, leased: set[str], result: Retirement) -> set[str]:
     """The machines that a minimum or a warm window keeps; holds are written where they change."""
     kept: set[str] = set()
-    serving: dict[str, list[Machine]] = defaultdict(list)
-    for machine in recovery.serving:
-        serving[machine.pool].append(machine)
+    held = Counter([m.pool for m in recovery.serving if m.hold_until is not None])
     for pool in snapshot.policy.pools.values():
         wanted, why = _wanted(snapshot, pool)
-        held = sum(machine.hold_until is not None for machine in serving[pool.name])
         # Those held already come first, so that the choice does not wander from tick to tick.
         mine = nsmallest(
-            max(wanted, held),
-            serving[pool.name],
+            max(wanted, held[pool.name]),
+            (machine for machine in recovery.serving if machine.pool == pool.name),
             key=lambda m: (m.hold_until is None, m.id not in leased, m.planned_at, m.id),
         )
         kept.update(machine.id for machine in mine[:wanted])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import mimetypes
+from collections.abc import Mapping
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Request
@@ -24,10 +25,12 @@ from control_plane.api.etags import (
     required,
 )
 from control_plane.api.fields import SHA256, PathId, QueryId, QueryName
-from control_plane.api.idempotency import IdempotencyKey, scoped_key
+from control_plane.api.idempotency import REPEATED, IdempotencyKey, reused, scoped_key
 from control_plane.api.polling import poll
+from control_plane.api.repeats import is_repeat
 from control_plane.api.requests import CloneRequest, JobRequest, PositionRequest, SourceRequest
 from control_plane.api.views import (
+    NO_HEADERS,
     JobView,
     Listing,
     StoredBlob,
@@ -57,10 +60,16 @@ _STATES = "|".join(JobState)
 def submit_job(
     body: JobRequest, request: Request, deps: Deps, actor: Actor, key: IdempotencyKey = ""
 ) -> Response:
-    """Hand in a job. The same idempotency key never makes a second one."""
+    """Hand in a job. The same idempotency key never makes a second one: a repeat is answered with
+    the job as it is now."""
     _check_source(deps, body.source)
-    job, _ = deps.service.submit(body.submission(actor), idempotency_key=scoped_key(request, key))
-    return _created(deps, job)
+    submission = body.submission(actor)
+    job, is_new = deps.service.submit(submission, idempotency_key=scoped_key(request, key))
+    if is_new:
+        return _created(deps, job)
+    if not is_repeat(job, submission):
+        raise reused()
+    return _created(deps, job, REPEATED)
 
 
 @router.get("/jobs", response_model=Listing[JobView], operation_id="list_jobs")
@@ -276,9 +285,10 @@ def _send(deps: ApiDeps, job: Job) -> Response:
     return send(job_view(job, place), version=job.version)
 
 
-def _created(deps: ApiDeps, job: Job) -> Response:
+def _created(deps: ApiDeps, job: Job, headers: Mapping[str, str] = NO_HEADERS) -> Response:
     place = positions.of_new_job(deps.store, job, deps.clock.now())
-    return send(job_view(job, place), 201, version=job.version, location=f"/v1/jobs/{job.id}")
+    location = f"/v1/jobs/{job.id}"
+    return send(job_view(job, place), 201, version=job.version, location=location, headers=headers)
 
 
 def _check_source(deps: ApiDeps, source: SourceRequest | None) -> None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
+from uuid import RFC_4122, UUID
+
 import httpx2
 import pytest
 
 import orchctl
+from control_plane.core.job_ids import id_for, made_at
 from control_plane.core.model import JobState
 from orchctl import http
 from orchctl.client import Client
@@ -183,3 +187,14 @@ PLAN = {
     "at": samples.AT.isoformat(),
     "plan": {"autoscaler": "a", "at": samples.AT.isoformat(), "generation": 1},
 }
+
+
+def test_a_fresh_key_carries_its_time_and_is_never_the_same() -> None:
+    keys = [http.fresh_key() for _ in range(100)]
+    assert len(set(keys)) == 100
+    for key in keys:
+        parsed = UUID(key)
+        assert (parsed.version, parsed.variant) == (7, RFC_4122)
+        made = made_at(id_for(f"ann POST /v1/jobs {key}") or "")
+        assert made is not None
+        assert abs(datetime.now(UTC) - made) < timedelta(minutes=1)
