@@ -364,6 +364,10 @@ class Jobs:
         """Its attempts, first to last."""
         return _pages(self._transport, Attempt, _path("jobs", job_id, "attempts"))
 
+    def events(self, job_id: str) -> Iterator[Event]:
+        """What happened to it, newest first."""
+        return _pages(self._transport, Event, "/v1/events", kind="job", subject=job_id)
+
     def cancel(self, job_id: str) -> JobView:
         """A waiting job ends at once, a running one after its grace time."""
         return _read(JobView, self._transport.post(_path("jobs", job_id, "cancel")))

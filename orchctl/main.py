@@ -24,7 +24,7 @@ INTERRUPTED = 130
 
 COMMANDS = {
     "run": "Run a command on a machine of a queue.",
-    "job": "Jobs: list, logs, wait, cancel, retry, clone.",
+    "job": "Jobs: list, logs, events, wait, cancel, retry, clone.",
     "queue": "Queues: order, move, pause, clear.",
     "autoscaler": "Autoscalers: what may be bought, for which queues.",
     "machine": "Machines: what runs, drain, protect, terminate.",
@@ -32,7 +32,7 @@ COMMANDS = {
     "up": "Start a control plane on this machine.",
     "demo": "Watch a whole run on this machine, no cloud account needed.",
     "context": "Which servers there are, and which one is in use.",
-    "server": "The server: its state, its events, a tick right now.",
+    "server": "The server: its state, its events, backup, moving to another store.",
     "doctor": "Find out what is wrong; each finding prints its fix.",
 }
 """Each command's one line of help; its module in `orchctl.commands` has the same name."""

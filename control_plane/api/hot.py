@@ -33,11 +33,8 @@ _HOT = ("/claim", "/beat", "/start", "/finish")
 
 def is_hot(scope: Scope) -> bool:
     """Whether a request is one of these."""
-    return (
-        scope["type"] == "http"
-        and scope["path"].startswith(AGENTS)
-        and scope["path"].endswith(_HOT)
-    )
+    path: str = scope["path"] if scope["type"] == "http" else ""
+    return path.startswith(AGENTS) and path.endswith(_HOT)
 
 
 class Hot:

@@ -44,7 +44,8 @@ def message(kind: type[M], body: bytes) -> M:
     except (ValueError, RecursionError) as error:
         raise Malformed("the body is not JSON") from error
     try:
-        found: M = _reader(kind, kind.__name__)(data)
+        hint: Any = kind
+        found: M = _reader(hint, kind.__name__)(data)
         _check_meaning(found)
     except ValueError as error:
         raise InvalidInput(str(error)) from error

@@ -9,8 +9,8 @@ from control_plane.service import Submission
 
 
 def is_repeat(job: Job, submission: Submission) -> bool:
-    """Whether `job` was made from the same submission. What others may have changed since, its place
-    and what it needs, is compared only as long as nobody has touched it."""
+    """Whether `job` was made from the same submission. What others may have changed since, its
+    place and what it needs, is compared only as long as nobody has touched it."""
     touched = job.version > 1
     return _lasting(job) == _lasting(submission) and (
         touched or _changing(job) == _changing(submission)

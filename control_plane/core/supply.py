@@ -126,24 +126,25 @@ class _Wanted:
         self._parts = [(at, amount) for at, amount in enumerate(amounts) if amount > 0]
         self._will_do: dict[tuple[bool, str, int], bool] = {}
 
-    def count(self, room: Room) -> int:
-        """`Capacity.count` of a room."""
-        on_demand, left, gpu_name, gpu_memory_gib = room
-        fewest = sys.maxsize
-        for at, amount in self._parts:
-            fits = left[at] // amount
-            if fits == 0:
-                return 0
-            if fits < fewest:
-                fewest = fits
-        kind = on_demand, gpu_name, gpu_memory_gib
-        return fewest if self._parts and self._suits(kind) else 0
+    def fitting(self, rooms: Sequence[Room]) -> Iterator[tuple[Room, int]]:
+        """The rooms that hold at least one such job, and how many: `Capacity.count`."""
+        for room in rooms if self._parts else ():
+            left, each = room[1], sys.maxsize
+            for at, amount in self._parts:
+                fits = left[at] // amount
+                if fits < each:
+                    each = fits
+                    if fits == 0:
+                        break
+            if each and self._suits(room):
+                yield room, each
 
-    def _suits(self, kind: tuple[bool, str, int]) -> bool:
-        """Whether a machine of this kind will do that has just what one job uses up."""
+    def _suits(self, room: Room) -> bool:
+        """Whether a machine of this kind will do, however much it has left."""
+        on_demand, _, gpu_name, gpu_memory_gib = room
+        kind = on_demand, gpu_name, gpu_memory_gib
         if kind not in self._will_do:
-            on_demand, gpu_name, gpu_memory_gib = kind
-            just = Capacity(
+            just_enough = Capacity(
                 gpus=self.need.gpus,
                 gpu_name=gpu_name,
                 gpu_memory_gib=gpu_memory_gib,
@@ -153,7 +154,7 @@ class _Wanted:
                 share_ppm=self.need.share_ppm,
                 market=Market.ON_DEMAND if on_demand else Market.SPOT,
             )
-            self._will_do[kind] = just.fits(self.need)
+            self._will_do[kind] = just_enough.fits(self.need)
         return self._will_do[kind]
 
 
@@ -182,10 +183,7 @@ class _Rooms(Generic[_Place]):
     def fitting(self, wanted: _Wanted) -> Iterator[tuple[Room, int]]:
         """The rooms that hold at least one job, and how many one machine holds. A room may be
         filled before the next one is asked for."""
-        for room in tuple(self._order):
-            each = wanted.count(room)
-            if each:
-                yield room, each
+        return wanted.fitting(tuple(self._order))
 
     def fill(self, room: Room, wanted: _Wanted, each: int, jobs: int) -> dict[_Place, int]:
         """Put up to `jobs` jobs onto the machines of one room, `each` on all but the last; returns

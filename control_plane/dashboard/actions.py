@@ -144,18 +144,19 @@ class Actions:
     def ask_clear(self, request: Request, name: str) -> Response:
         self._deps.store.queue_get(name)
         stats = self._deps.store.queue_stats()[name]
+        waiting = stats.waiting + stats.blocked
         first = self._deps.store.job_list(queue=name, states=STATES["waiting"], limit=10).items
         page = ConfirmPage(
             title=f"Clear queue {name}?",
             facts=[
-                fact("Waiting", fmt.plural(stats.waiting, "job"), sub="will be cancelled"),
+                fact("Waiting", fmt.plural(waiting, "job"), sub="will be cancelled"),
                 fact("Running", fmt.plural(stats.running, "job"), sub="go on"),
                 fact("First in line", ", ".join(job.name or job.id for job in first)),
             ],
             losses=[
                 "A cancelled job keeps its row and can be retried, at the end of the queue.",
             ],
-            label=f"Cancel {fmt.plural(stats.waiting, 'job')}",
+            label=f"Cancel {fmt.plural(waiting, 'job')}",
             post=url("queues", name, "clear"),
             back=url("queues", name),
         )

@@ -16,9 +16,16 @@ from orchctl.session import Session, command, group
 if TYPE_CHECKING:
     from orchctl.views import JobView
 
-app = group("Jobs: list, logs, wait, cancel, retry, clone.")
+app = group("Jobs: list, logs, events, wait, cancel, retry, clone.")
 
 JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="Job id.")]
+
+EVENT_COLUMNS = (
+    Column(heading="AT", cell=lambda row: row["at"][:19]),
+    Column(heading="KIND", cell=lambda row: row["kind"], wide=True),
+    Column(heading="WHO", cell=lambda row: row["actor"] or "orchctl"),
+    Column(heading="WHAT", cell=lambda row: row["text"]),
+)
 
 
 @command(
@@ -69,6 +76,12 @@ def logs(
 ) -> None:
     """Print what a job has written."""
     stream_log(session, job, follow=follow)
+
+
+@command(app, "events", example="orchctl job events j-7k2m9")
+def events(session: Session, job: JobArgument) -> None:
+    """Print what happened to a job, newest first."""
+    session.rows(session.client.jobs.events(job), EVENT_COLUMNS, key="seq")
 
 
 @command(app, "wait", example="orchctl job wait j-7k2m9 --timeout 600")

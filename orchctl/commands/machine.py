@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from orchctl.commands.job import EVENT_COLUMNS
 from orchctl.commands.queue import YesOption
 from orchctl.output import Column, Row, count, span, text, usd
 from orchctl.session import Session, command, group
@@ -116,14 +117,6 @@ def terminate(session: Session, machine: MachineArgument, yes: YesOption = False
         return
     session.client.machines.terminate(machine)
     session.done(f"machine {machine} is being ended", {"id": machine}, key="id")
-
-
-EVENT_COLUMNS = (
-    Column(heading="AT", cell=lambda row: row["at"][:19]),
-    Column(heading="KIND", cell=lambda row: row["kind"], wide=True),
-    Column(heading="WHO", cell=lambda row: row["actor"] or "orchctl"),
-    Column(heading="WHAT", cell=lambda row: row["text"]),
-)
 
 
 @command(app, "logs", example="orchctl machine logs m-4d1xq")

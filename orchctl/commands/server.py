@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from orchctl.commands.machine import EVENT_COLUMNS
+from orchctl.commands.job import EVENT_COLUMNS
 from orchctl.output import Column, count, text, usd
 from orchctl.session import Session, command, group, server_errors
 

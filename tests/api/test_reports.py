@@ -55,11 +55,16 @@ def test_events_are_filtered_and_paged(applied: TestClient) -> None:
     job = applied.post(f"/v1/jobs/{first_job}/clone").json()
     applied.post(f"/v1/jobs/{job['id']}/cancel")
     mine = applied.get("/v1/events", params={"subject": job["id"]}).json()["items"]
-    assert [each["text"] for each in mine] == ["cancelled", f"clone of {first_job}"]
+    assert [each["text"] for each in mine] == [
+        "cancelled",
+        f"clone of {first_job}",
+        "queued in default",
+    ]
     first = applied.get("/v1/events", params={"kind": "job", "limit": 1})
     link = first.headers["Link"]
     second = applied.get(link[1 : link.index(">")]).json()
-    assert [*first.json()["items"], *second["items"]] == mine
+    texts = [each["text"] for each in (*first.json()["items"], *second["items"])]
+    assert texts == ["cancelled", f"clone of {first_job}"]
     assert applied.get("/v1/events", params={"kind": "gossip"}).status_code == 422
 
 
@@ -97,3 +102,26 @@ def test_metrics_at_midnight_are_no_error(world: World, client: TestClient) -> N
 def test_health_needs_no_token(client: TestClient) -> None:
     answer = client.get("/v1/health", headers={"Authorization": ""})
     assert answer.json() == {"status": "ok", "version": "0.1.0"}
+
+
+def test_a_job_s_events_are_its_whole_life(world: World, applied: TestClient) -> None:
+    token = world.registered()
+    job = applied.post("/v1/jobs", json={"command": "true"}).json()["id"]
+    agent = {"Authorization": f"Bearer {token}"}
+    for step, body in {
+        "claim": {},
+        f"jobs/{job}/start": {"epoch": 1},
+        f"jobs/{job}/finish": {"epoch": 1, "outcome": "succeeded", "exit_code": 0},
+    }.items():
+        world.clock.sleep(60)
+        assert applied.post(f"/v1/agent/{step}", json=body, headers=agent).status_code == 200
+    about = {"subject": job, "kind": "job"}
+    texts = [e["text"] for e in applied.get("/v1/events", params=about).json()["items"]]
+    assert texts == ["succeeded: exit code 0", "running on m-1", "queued in default"]
+    # Page by page it is the same, whatever happens in between.
+    first = applied.get("/v1/events", params={**about, "limit": 2}).json()
+    rest = applied.get("/v1/events", params={**about, "limit": 2, "cursor": first["cursor"]}).json()
+    assert [e["text"] for e in first["items"] + rest["items"]] == texts
+    assert rest["cursor"] == ""
+    machine_only = {"subject": job, "kind": "machine"}
+    assert applied.get("/v1/events", params=machine_only).json()["items"] == []

@@ -6,12 +6,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from random import Random
-from threading import Barrier, Lock
+from threading import Barrier
 
+from control_plane.core.job_ids import id_for
 from control_plane.core.model import Capacity, JobState, Need
 from control_plane.ports import Store
 from tests.conformance.builders import NOW
@@ -38,29 +39,23 @@ class History:
 def concurrent_history(store: Store, random: Random, *, remote: bool = False) -> History:
     """Two to six clients with 20 to 60 calls each on an empty store. The choices are `random`'s,
     whose turn it is is not. On a remote store there are fewer calls, nobody reads before the end,
-    limits stay as they were, and moves are made one at a time: of two at once each may stand where
-    the other one's neighbour was.
+    limits stay as they were, job ids follow from the keys, and no job waits for another, since it
+    is let go a moment after that one's end.
 
     In most histories no call touches two queues, nor a machine, so that each queue can be judged by
     itself; in the others anything goes."""
     names = ("q", "r", "s")[: random.randint(1, 3)]
-    world = World()
-    begun = list(_begin(names, random))
-    for operation in begun:
-        assert perform(store, operation) is None
-        world, _ = step(world, operation)
-    board = _Board(store=store, queues=names, remote=remote, mixed=random.random() < 0.3)
-    for operation in begun:
-        board.note(operation, None)
+    board = Board(store=store, queues=names, remote=remote, mixed=random.random() < 0.3)
+    world = begun(board, random)
     count = random.randint(2, 6)
     barrier = Barrier(count)
     with ThreadPoolExecutor(count) as pool, jumpy_threads():
-        clients = [_Client(board, number, Random(random.random())) for number in range(count)]
+        clients = [Client(board, number, Random(random.random())) for number in range(count)]
         futures = [
             pool.submit(client.work, barrier, random.randint(*CALLS[remote])) for client in clients
         ]
         calls = [call for future in futures for call in future.result()]
-    last = _Client(board, count, random)
+    last = Client(board, count, random)
     for queue in names:
         last.call(spec.Order(queue=queue))
     for job in board.tried:
@@ -79,20 +74,8 @@ def jumpy_threads() -> Iterator[None]:
         sys.setswitchinterval(before)
 
 
-def _begin(names: Sequence[str], random: Random) -> Iterator[Operation]:
-    for name in names:
-        yield spec.PutQueue(
-            queue=name,
-            expected_version=0,
-            max_running=random.choice((None, None, 1, 3)),
-            max_running_per_owner=random.choice((None, None, 1, 2)),
-        )
-    for number in range(6):
-        yield spec.PutMachine(machine=f"m-{number}", ready=True, now=NOW)
-
-
 @dataclass(slots=True, kw_only=True)
-class _Board:
+class Board:
     """What all clients know together; a late answer may put up what is over already."""
 
     store: Store
@@ -104,7 +87,6 @@ class _Board:
     """Answers that may get lost still: each one leaves so much open that few are enough."""
     seen: dict[str, Seen] = field(default_factory=dict)
     tried: dict[str, None] = field(default_factory=dict)
-    moving: Lock = field(default_factory=Lock)
     puts: dict[str, spec.PutQueue] = field(default_factory=dict)
     """How each queue was written last, or by somebody else at that version."""
 
@@ -118,10 +100,33 @@ class _Board:
             self.seen[answer.id] = answer
 
 
-class _Client:
+def begun(board: Board, random: Random) -> World:
+    """Queues, some with limits, and six machines, in the store and as the spec has them."""
+    world = World()
+    for name in board.queues:
+        put = spec.PutQueue(
+            queue=name,
+            expected_version=0,
+            max_running=random.choice((None, None, 1, 3)),
+            max_running_per_owner=random.choice((None, None, 1, 2)),
+        )
+        world = _made(board, world, put)
+    for number in range(6):
+        world = _made(board, world, spec.PutMachine(machine=f"m-{number}", ready=True, now=NOW))
+    return world
+
+
+def _made(board: Board, world: World, operation: Operation) -> World:
+    after, expected = step(world, operation)
+    assert perform(board.store, operation) == expected
+    board.note(operation, expected)
+    return after
+
+
+class Client:
     """One caller, with a machine of its own that others may use as well."""
 
-    def __init__(self, board: _Board, number: int, random: Random) -> None:
+    def __init__(self, board: Board, number: int, random: Random) -> None:
         self.board = board
         self.number = number
         self.random = random
@@ -131,10 +136,7 @@ class _Client:
     def work(self, barrier: Barrier, calls: int) -> list[Call]:
         barrier.wait()
         while len(self.calls) < calls:
-            [choose] = self.random.choices(list(_CHOICES), list(_CHOICES.values()))
-            operation = choose(self)
-            if operation is None:
-                continue
+            operation = self.choose()
             lost = self.board.losses > 0 and self._rarely(0.05) and not self._blind(operation)
             self.board.losses -= lost
             self.call(operation, lost=lost)
@@ -142,13 +144,18 @@ class _Client:
                 self.call(operation)
         return self.calls
 
+    def choose(self) -> Operation:
+        """What to call next."""
+        while True:
+            [choice] = self.random.choices(list(_CHOICES), list(_CHOICES.values()))
+            if operation := choice(self):
+                return operation
+
     def call(self, operation: Operation, *, lost: bool = False) -> None:
         """Call the store; a lost answer is one that nobody hears."""
-        alone = self.board.remote and isinstance(operation, spec.Move)
-        with self.board.moving if alone else nullcontext():
-            invoked = time.perf_counter_ns()
-            answer = perform(self.board.store, operation)
-            ended = returned = time.perf_counter_ns()
+        invoked = time.perf_counter_ns()
+        answer = perform(self.board.store, operation)
+        ended = returned = time.perf_counter_ns()
         if lost:
             returned, answer = NEVER, None
         self.board.note(operation, answer)
@@ -165,18 +172,19 @@ class _Client:
 
     def _blind(self, operation: Operation) -> bool:
         """Whether nobody could tell what an unheard call did."""
-        return self.board.remote and isinstance(operation, (spec.Claim, spec.PutQueue))
+        return self.board.remote and isinstance(operation, (spec.Claim, spec.PutQueue, spec.Move))
 
     # ------------------------------------------------------------------------------- choices
 
     def enqueue(self) -> Operation:
         self.made += 1
-        job = f"j-{self.number}-{self.made:02}"
-        self.board.tried[job] = None
         queue = self.random.choice(self.board.queues)
+        key = self._key(queue) if self._rarely(0.15) else ""
+        job = id_for(key) or f"j-{self.number}-{self.made:02}"
+        self.board.tried[job] = None
         mixed = self.board.mixed
         known = [other for other in list(self.board.seen.values()) if mixed or other.queue == queue]
-        waits = bool(known) and self._rarely(0.05)
+        waits = bool(known) and not self.board.remote and self._rarely(0.05)
         return spec.Enqueue(
             job=job,
             queue=queue,
@@ -184,11 +192,16 @@ class _Client:
             owner=self.random.choice(("ann", "bob")),
             need=self.random.choice(NEEDS),
             depends_on=(self.random.choice(known).id,) if waits else (),
-            key=f"k-{'' if mixed else queue}{self.random.randint(1, 5)}"
-            if self._rarely(0.15)
-            else "",
+            key=key,
             now=NOW,
         )
+
+    def _key(self, queue: str) -> str:
+        place = self.board.queues.index("q" if self.board.mixed else queue)
+        plain, timed = (f"k-{place}", self.random.randint(1, 3)), self._rarely(0.5)
+        if timed or self.board.remote:
+            return f"019cb000-0000-7000-8000-00000000{place:02}{plain[1]:02}"
+        return f"{plain[0]}-{plain[1]}"
 
     def claim(self) -> Operation:
         machine = self.random.randrange(6) if self._rarely(0.2) else self.number
@@ -277,16 +290,16 @@ class _Client:
         return self._known(*spec.HELD)
 
 
-_CHOICES: Mapping[Callable[[_Client], Operation | None], int] = {
-    _Client.enqueue: 8,
-    _Client.claim: 7,
-    _Client.start: 3,
-    _Client.finish: 4,
-    _Client.requeue: 3,
-    _Client.cancel: 1,
-    _Client.move: 6,
-    _Client.set_queue: 1,
-    _Client.drain: 1,
-    _Client.read: 2,
+_CHOICES: Mapping[Callable[[Client], Operation | None], int] = {
+    Client.enqueue: 8,
+    Client.claim: 7,
+    Client.start: 3,
+    Client.finish: 4,
+    Client.requeue: 3,
+    Client.cancel: 1,
+    Client.move: 6,
+    Client.set_queue: 1,
+    Client.drain: 1,
+    Client.read: 2,
 }
 """What a client does next: how often it does."""

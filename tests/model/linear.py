@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from random import Random
 
 from tests.model import spec
-from tests.model.spec import Answer, Operation, Seen, World, agrees, step
+from tests.model.spec import Answer, Operation, Refusal, Seen, World, agrees, step
 from tests.model.telling import brief, lines
 
 NEVER = 1 << 63
@@ -37,8 +37,8 @@ class Call:
     returned: int
     answer: Answer
     ended: int = NEVER
-    """When it ended in truth, where that is known although its answer was lost: no evidence, only
-    the order in which things are tried."""
+    """When it was over at the latest, where that is known of a call whose answer was lost: it took
+    effect before, or never."""
 
     def __str__(self) -> str:
         answer = "no answer" if self.returned == NEVER else f"{self.returned}: {brief(self.answer)}"
@@ -57,14 +57,23 @@ def check(calls: Sequence[Call], world: World, *, window: int = 1, budget: int =
     """Raise `NotLinearizable` unless the calls, begun in `world`, could have been made one after
     another. Raises `Undecided`.
 
-    A window above 1 lets a claim take its jobs one by one, each up to that many places ahead of its
-    turn in its priority, or go away empty-handed; and a claim under way while its queue is paused
-    may still take what comes."""
+    A window above 1 stands for a store that does not lock its line: a claim takes its jobs one by
+    one, each up to that many places ahead of its turn in its priority, or goes away empty-handed; a
+    claim under way while its queue is paused may still take what comes; a place that is held for
+    another claim counts against a limit, so that one of a lower priority is taken there; a move
+    that overlaps another change of its queue may end in any place of its priority; and places may
+    be numbered anew at any time, which counts up versions."""
     if window > 1:
         _check_pauses(calls, world)
-        calls = [part for call in calls for part in _parts(call)]
+        moved = [_loosened(call, calls) for call in calls]
+        calls = [part for call in moved for part in _parts(call)]
     for part in partitions(calls):
         _Search(part, world, window, budget).run()
+
+
+def world_after(calls: Sequence[Call], world: World) -> World:
+    """A world that the calls may have led to. Raises as `check` does."""
+    return _Search(calls, world, window=1, budget=BUDGET).run()
 
 
 # ---------------------------------------------------------------------------------- the search
@@ -83,27 +92,30 @@ class _Search:
         """Positions from which the rest cannot be explained."""
         self.deepest = (0, world)
 
-    def run(self) -> None:
-        """Guess when each call took effect, and try that order first. A wrong guess early in a long
+    def run(self) -> World:
+        """The world after all calls.
+
+        Guess when each call took effect, and try that order first. A wrong guess early in a long
         history can keep a search busy with what comes after it, so it begins anew with another
         guess now and then; what was found dead stays dead."""
         spent, patience = 0, PATIENCE
         random = Random(0)
         while spent < self.budget:
             share = random.choice((0.0, 1.0, random.random()))
-            if self._explained([_guess(call, share) for call in self.calls], patience):
-                return
+            after = self._explained([_guess(call, share) for call in self.calls], patience)
+            if after is not None:
+                return after
             spent, patience = spent + patience, patience * 3 // 2
         raise Undecided(f"{spent} steps, and no end; at best {self._story()}")
 
-    def _explained(self, guesses: Sequence[float], patience: int) -> bool:
-        """Whether a right order was found; False when patience was at an end before."""
+    def _explained(self, guesses: Sequence[float], patience: int) -> World | None:
+        """The world after a right order; None when patience was at an end before."""
         path = [(0, self.world, self._next(0, guesses))]
         positions: list[object] = [None]
         for _ in range(patience):
             done, world, choices = path[-1]
             if done & self.answered == self.answered:
-                return True
+                return world
             index = next(choices, None)
             if index is None:
                 path.pop()
@@ -120,14 +132,15 @@ class _Search:
                 path.append((done, after, self._next(done, guesses)))
                 positions.append(position)
                 self.deepest = max(self.deepest, (done, after), key=lambda at: at[0].bit_count())
-        return False
+        return None
 
     def _next(self, done: int, guesses: Sequence[float]) -> Iterator[int]:
         """Calls that may take effect next: begun before any that is left has returned."""
         found: list[int] = []
         horizon = NEVER
+        begun = self.calls[done.bit_length() - 1].invoked if done else 0
         for index, call in enumerate(self.calls):
-            if done >> index & 1:
+            if done >> index & 1 or (call.returned == NEVER and call.ended < begun):
                 continue
             if call.invoked > horizon:
                 break
@@ -153,16 +166,64 @@ def _guess(call: Call, share: float) -> float:
 
 def accepted(world: World, call: Call, window: int) -> World | None:
     """The world after a call with this answer; None when it cannot have got that."""
-    if window > 1 and isinstance(call.operation, spec.Claim) and isinstance(call.answer, tuple):
-        return _claimed_about(world, call.operation, call.answer, window)
-    after, expected = step(world, call.operation)
+    operation = call.operation
     if call.returned == NEVER:
+        after, _ = step(world, operation)
         # Without an effect it need not be looked for.
         return None if after is world else after
+    if isinstance(operation, spec.Choice):
+        operation = replace(operation, heard=call.answer)
+    if window > 1:
+        return _accepted_about(world, operation, call.answer, window)
+    after, expected = step(world, operation)
     return after if agrees(expected, call.answer) else None
 
 
-# ------------------------------------------------------------------------- claims within a window
+# ------------------------------------------------------------------- a store without a lock
+
+
+def _accepted_about(
+    world: World, operation: Operation, answer: Answer, window: int
+) -> World | None:
+    """As `accepted`, by the rules for a window above 1."""
+    if isinstance(operation, spec.Claim) and isinstance(answer, tuple):
+        return _claimed_about(world, operation, answer, window)
+    move = operation.move if isinstance(operation, spec.LooseMove) else operation
+    if isinstance(move, spec.Move) and move.expected_version is not None:
+        if answer == Refusal(frozenset({"Conflict"})):
+            return world  # its place may have been numbered anew
+        if move.job in world.jobs and move.expected_version >= world.jobs[move.job].version:
+            operation = _unversioned(operation)
+    after, expected = step(world, operation)
+    return _agreeing(after, expected, answer)
+
+
+def _unversioned(operation: Operation) -> Operation:
+    if isinstance(operation, spec.LooseMove):
+        return replace(operation, move=replace(operation.move, expected_version=None))
+    assert isinstance(operation, spec.Move)
+    return replace(operation, expected_version=None)
+
+
+def _agreeing(after: World, expected: Answer, answer: Answer) -> World | None:
+    """The world if the answer is right but for a version that may be larger, with that version."""
+    seen = answer[0] if isinstance(answer, tuple) and len(answer) == 2 else answer
+    if isinstance(seen, Seen) and seen.id in after.jobs:
+        job = after.jobs[seen.id]
+        if seen.version < job.version:
+            return None
+        expected = _with_version(expected, seen.version)
+        job = replace(job, version=seen.version)
+        after = replace(after, jobs={**after.jobs, job.id: job})
+    return after if agrees(expected, answer) else None
+
+
+def _with_version(answer: Answer, version: int) -> Answer:
+    if isinstance(answer, Seen):
+        return answer._replace(version=version)
+    if isinstance(answer, tuple):
+        return (answer[0]._replace(version=version), *answer[1:])
+    return answer
 
 
 def _parts(call: Call) -> list[Call]:
@@ -186,12 +247,31 @@ def _claimed_about(
     going_on = replace(world.queues[got.queue], paused=False)
     world_ = replace(world, queues={**world.queues, got.queue: going_on})
     able = claim.able(world_, got.queue, claim.free)
-    near = [job for job in able if job.priority == able[0].priority][:window]
-    for job in near:
-        if job.id == got.id:
-            after = claim.lease(world, job)
-            return after if after.jobs[job.id].seen == got else None
-    return None
+    limited = going_on.max_running is not None or going_on.max_running_per_owner is not None
+    job = next((job for job in able if job.id == got.id), None)
+    if job is None or (job.priority != able[0].priority and not limited):
+        return None
+    ahead = sum(other.priority == job.priority for other in able[: able.index(job)])
+    after = claim.lease(world, job)
+    return _agreeing(after, after.jobs[job.id].seen, got) if ahead < window else None
+
+
+def _loosened(call: Call, calls: Sequence[Call]) -> Call:
+    if not isinstance(call.operation, spec.Move) or call.returned == NEVER:
+        return call
+    names = touched(call.operation, machines=False)
+    for other in calls:
+        overlaps = other.invoked <= call.returned and call.invoked <= other.returned
+        if other is not call and overlaps and _changes(other, names):
+            return replace(call, operation=spec.LooseMove(move=call.operation))
+    return call
+
+
+def _changes(call: Call, names: Sequence[str]) -> bool:
+    """Whether a call may change the line of one of these queues or jobs."""
+    if isinstance(call.operation, (spec.Get, spec.Order)):
+        return False
+    return bool({*touched(call.operation, machines=False)} & {*names})
 
 
 def _check_pauses(calls: Sequence[Call], world: World) -> None:
@@ -246,6 +326,8 @@ def partitions(calls: Sequence[Call]) -> list[list[Call]]:
 
 def touched(operation: Operation, *, machines: bool) -> list[str]:
     """What an operation looks at or changes."""
+    if isinstance(operation, spec.LooseMove):
+        return touched(operation.move, machines=machines)
     names: list[str] = []
     for kind in ("queue", "queues", "job", "neighbour", "depends_on", "key"):
         value = getattr(operation, kind, ())

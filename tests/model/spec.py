@@ -139,6 +139,9 @@ class World:
     """By queue, every job that has not ended, first to last: a job that is blocked, or that a
     machine has, keeps its place."""
     keys: Mapping[str, str] = field(default_factory=dict)
+    loose: frozenset[str] = frozenset()
+    """Jobs that stand anywhere among those of their queue and priority: they were moved while the
+    line was changing, in a store that does not lock it for that."""
     told_at: datetime | None = None
     """The latest time that a store was told: which delayed jobs it may know to be due."""
 
@@ -176,6 +179,9 @@ class World:
         ]
         in_line = {job.id: replace(job, apart=False) for job in due}
         return replace(self, jobs={**self.jobs, **in_line})
+
+    def loosened(self, job_id: str, loose: bool) -> World:
+        return replace(self, loose=self.loose | {job_id} if loose else self.loose - {job_id})
 
     def told(self, now: datetime) -> World:
         return replace(self, told_at=max(now, self.told_at or now))
@@ -243,6 +249,7 @@ class World:
             frozenset(self.queues.items()),
             frozenset(name for name, machine in self.machines.items() if machine.ready),
             frozenset(self.keys.items()),
+            self.loose,
         )
 
 
@@ -579,7 +586,31 @@ class Move(Operation):
             priority = world.jobs[self.neighbour].priority
             spot = world.lines[self.queue].index(self.neighbour) + (self.where == "after")
         moved = replace(world.jobs[self.job], queue=self.queue, priority=priority)
+        world = world.loosened(moved.id, self.neighbour in world.loose)
         return world.placed(moved, spot), moved.seen
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LooseMove(Choice):
+    """A move to a place that was worked out a moment before: all but the place is as it must be."""
+
+    move: Move
+
+    def on(self, world: World) -> Result:
+        moved = self.heard
+        if not isinstance(moved, Seen):
+            return self.move.on(world)
+        job = world.job(self.move.job)
+        check(
+            Conflict=self.move.expected_version not in (None, job.version),
+            Refused=job.state is not JobState.QUEUED,
+            NotFound=self.move.queue not in world.queues,
+        )
+        world = world.wrote(job).without(job).loosened(job.id, True)
+        changed = replace(
+            job, version=job.version + 1, queue=self.move.queue, priority=moved.priority
+        )
+        return world.placed(changed, world.bottom(changed.queue, changed.priority)), changed.seen
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -619,7 +650,21 @@ class Order(Choice):
     queue: str
 
     def on(self, world: World) -> Result:
-        return world, world.listed(self.queue, self.heard)
+        listed = world.listed(self.queue, self.heard)
+        return world, self.heard if self._same_but_loose(world, listed) else listed
+
+    def _same_but_loose(self, world: World, listed: Sequence[str]) -> bool:
+        def firm(ids: Sequence[str]) -> list[str]:
+            return [job_id for job_id in ids if job_id not in world.loose]
+
+        def priorities(ids: Sequence[str]) -> list[int]:
+            return [world.jobs[job_id].priority for job_id in ids]
+
+        return (
+            sorted(self.heard) == sorted(listed)
+            and firm(self.heard) == firm(listed)
+            and priorities(self.heard) == priorities(listed)
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

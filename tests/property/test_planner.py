@@ -10,9 +10,11 @@ from datetime import timedelta
 from decimal import Decimal
 from typing import TypeVar
 
+import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from control_plane.core.budget import Caps
 from control_plane.core.check import check
 from control_plane.core.codec import from_json, to_json
 from control_plane.core.lifecycle import COUNTED
@@ -68,6 +70,16 @@ def test_no_purchase_passes_a_cap_even_if_every_launch_ends_at_its_dearest_offer
         mine = [each for each in after if each.pool == name]
         assert len(mine) <= before.policy.pools[name].machines_max
         assert sum(most_gpus(possible(each)) for each in mine) <= before.policy.pools[name].gpus_max
+
+
+@given(snapshots())
+def test_machines_bought_together_are_those_that_would_be_bought_one_by_one(
+    before: Snapshot,
+) -> None:
+    taken = plan(before)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Caps, "alike", lambda *_: 1)
+        assert plan(before) == taken
 
 
 @given(snapshots())

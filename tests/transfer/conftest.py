@@ -113,3 +113,14 @@ def crash_at(number: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
 def files_of(folder: Path) -> dict[str, bytes]:
     """Everything in an export but what differs from one to the next: its id."""
     return {name: data for name, data in tree(folder).items() if name != transfer.MANIFEST}
+
+
+def tries_needed(step: int, monkeypatch: pytest.MonkeyPatch, move: Callable[[], object]) -> int:
+    """How often something is tried that crashes at this step each time, until it comes to an end
+    before."""
+    for tries in range(1, 100):
+        with crash_at(step, monkeypatch) as crashed:
+            move()
+        if not crashed():
+            return tries
+    raise AssertionError("it gets no further")

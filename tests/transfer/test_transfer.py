@@ -23,7 +23,7 @@ from control_plane.transfer import Tally
 from tests.conformance.builders import queue
 from tests.conformance.busy import make_busy
 from tests.docs.pages import ROOT
-from tests.transfer.conftest import crash_at, files_of, sums
+from tests.transfer.conftest import crash_at, files_of, sums, tries_needed
 
 
 @pytest.fixture
@@ -110,12 +110,8 @@ def test_an_import_that_crashes_again_and_again_comes_to_an_end(
     busy: Store, export: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = MemoryStore()
-    for tries in range(1, 100):
-        with crash_at(5, monkeypatch) as crashed:
-            transfer.read(export, store, target="other")
-        if not crashed():
-            break
-    assert 5 < tries < 99
+    tries = tries_needed(5, monkeypatch, lambda: transfer.read(export, store, target="other"))
+    assert tries > 5
     assert sums(store) == sums(busy)
 
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query
 from starlette.responses import Response
 
-from control_plane.api.cursors import Paged
-from control_plane.api.deps import Deps
+from control_plane.api.cursors import Paged, Paging
+from control_plane.api.deps import ApiDeps, Deps
 from control_plane.api.fields import LINE
 from control_plane.api.idempotency import IdempotencyKey
 from control_plane.api.views import Accepted, Listing, send, send_page
 from control_plane.core.model import Event
+from control_plane.errors import InvalidInput, NotFound
+from control_plane.ports import Page
+from control_plane.reports.stories import job_story
 
 Kind = Literal["", "job", "machine", "queue", "autoscaler", "plan", "access", "error"]
 
@@ -26,7 +30,11 @@ def list_events(
     kind: Kind = "",
     subject: Annotated[str, Query(pattern=LINE, max_length=100)] = "",
 ) -> Response:
-    """What happened, newest first."""
+    """What happened, newest first. Of a job its whole life is told; of everything else what the
+    event log holds."""
+    story = _story(deps, subject) if kind in ("", "job") and subject else None
+    if story is not None:
+        return send_page(_newest_first(story, paging), paging)
     page = deps.store.event_list(
         kind=kind, subject=subject, cursor=paging.cursor, limit=paging.limit
     )
@@ -38,3 +46,19 @@ def reconcile(deps: Deps, _key: IdempotencyKey = "") -> Response:
     """Wake the loop now instead of at its next tick."""
     deps.service.changed()
     return send(Accepted(), 202)
+
+
+def _story(deps: ApiDeps, subject: str) -> Sequence[Event] | None:
+    try:
+        return job_story(deps.store, subject)
+    except NotFound:
+        return None
+
+
+def _newest_first(story: Sequence[Event], paging: Paging) -> Page[Event]:
+    """A page of it; the cursor counts what is older, since only newer ones can be added."""
+    if not (paging.cursor or "0").isdecimal():
+        raise InvalidInput("this cursor does not belong to this listing")
+    end = min(int(paging.cursor or len(story)), len(story))
+    start = max(0, end - paging.limit)
+    return Page(items=tuple(story[start:end][::-1]), cursor=str(start) if start else "")

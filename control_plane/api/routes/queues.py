@@ -96,7 +96,7 @@ def clear_queue(
     deps.store.queue_get(name)
     if dry_run:
         stats = deps.store.queue_stats().get(name)
-        return send(WouldClear(would_cancel=stats.waiting if stats else 0))
+        return send(WouldClear(would_cancel=stats.waiting + stats.blocked if stats else 0))
     return send(Cleared(cancelled=tuple(deps.service.queue_clear(name, actor=actor))))
 
 

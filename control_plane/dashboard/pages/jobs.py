@@ -16,18 +16,23 @@ from control_plane.dashboard.deps import Deps
 from control_plane.dashboard.pages.activity import event_table
 from control_plane.dashboard.parts import Action, Cell, Empty, Fact, Table, badge, fact, num, url
 from control_plane.reports.costs import CostRow, Ledger, summarise
+from control_plane.reports.stories import job_story
 
 TAIL_BYTES = 32_768
 """Of the log in the page itself; the script follows from there, the rest is a link."""
 
+EVENTS_MAX = 50
+
 STATES: Mapping[str, frozenset[JobState]] = {
     "waiting": frozenset({JobState.QUEUED}),
+    "blocked": frozenset({JobState.BLOCKED}),
     "running": frozenset({JobState.LEASED, JobState.RUNNING}),
     "succeeded": frozenset({JobState.SUCCEEDED}),
     "failed": frozenset({JobState.FAILED, JobState.EXHAUSTED}),
     "cancelled": frozenset({JobState.CANCELLED}),
 }
 _CSS = {
+    JobState.BLOCKED: "plain",
     JobState.LEASED: "info",
     JobState.RUNNING: "info",
     JobState.SUCCEEDED: "good",
@@ -141,7 +146,7 @@ def job_page(deps: Deps, job_id: str) -> JobPage:
         attempts=_attempt_table(attempts, now),
         artifacts=_artifact_table(job_id, deps.store.job_artifacts(job_id)),
         log=_log(deps, job, attempts),
-        events=event_table(deps.store.event_list(subject=job_id, limit=50).items),
+        events=event_table(job_story(deps.store, job_id)[: -EVENTS_MAX - 1 : -1]),
     )
 
 
@@ -198,6 +203,8 @@ def _facts(job: Job, costs: CostRow, now: datetime) -> Sequence[Fact]:
             "Needs", fmt.need(spec.need), sub="on demand only" if spec.need.on_demand_only else ""
         ),
         fact("Handed in", fmt.moment(job.submitted_at)),
+        *([fact("After", _links(job.depends_on))] if job.depends_on else ()),
+        *([fact("Not before", fmt.moment(job.not_before))] if job.not_before else ()),
         fact("Waited", _waited(job, now)),
         fact("Ran", _ran(job, now)),
         fact(
@@ -222,6 +229,12 @@ def _facts(job: Job, costs: CostRow, now: datetime) -> Sequence[Fact]:
     ]
 
 
+def _links(job_ids: Sequence[str]) -> Markup:
+    """Jobs side by side, each leading to its page."""
+    link = Markup('<a href="{}">{}</a>')
+    return Markup(", ").join(link.format(url("jobs", each), each) for each in job_ids)
+
+
 def _losses(job: Job) -> str:
     if not job.machine_losses:
         return ""
@@ -241,7 +254,7 @@ def _actions(job: Job) -> Sequence[Action]:
     clone = Action(label="clone", url=url(*at, "clone"))
     if job.state in JOB_ENDED:
         return [Action(label="retry", url=url(*at, "retry"), css="primary"), clone]
-    waits = job.state is JobState.QUEUED
+    waits = job.state in (JobState.QUEUED, JobState.BLOCKED)
     label = "cancel" if waits else "cancel…"
     return [clone, Action(label=label, url=url(*at, "cancel"), css="danger", asks=not waits)]
 

@@ -20,6 +20,7 @@ from control_plane.dashboard.pages.plans import plan_table
 from control_plane.dashboard.parts import Action, Cell, Empty, Fact, Table, badge, fact, num, url
 from control_plane.ports import Store
 from control_plane.reports.costs import Ledger, summarise
+from control_plane.reports.quantiles import quantile
 
 WAITING_MAX = 100
 RECENT_MAX = 2000
@@ -150,7 +151,7 @@ def queue_table(
 
 def recent_jobs(store: Store) -> Sequence[Job]:
     """The newest jobs that got as far as a machine."""
-    begun = frozenset(JobState) - {JobState.DRAFT, JobState.QUEUED}
+    begun = frozenset(JobState) - {JobState.DRAFT, JobState.BLOCKED, JobState.QUEUED}
     return store.job_list(states=begun, limit=RECENT_MAX).items
 
 
@@ -175,12 +176,15 @@ def queue_page(deps: Deps, name: str) -> QueuePage:
     now = deps.clock.now()
     found = deps.service.policy_of(name)
     running = deps.store.job_list(queue=name, states=STATES["running"], limit=50).items
-    waits = waits_by_queue(recent_jobs(deps.store), now).get(name, Waits())
+    stats = deps.store.queue_stats().get(name) or QueueStats(name=name, waiting=0, running=0)
     return QueuePage(
         name=name,
         state=badge("paused", "warn") if record.paused else None,
         actions=_actions(record),
-        facts=_facts(record, waits, found[0] if found else None),
+        facts=[
+            *_facts(record, stats, deps.store.queue_waits(name)),
+            *(_policy_facts(found[0]) if found else ()),
+        ],
         line=line_of(deps.store, name, now),
         running=job_table(running, now),
         plan=plan_table(
@@ -234,12 +238,17 @@ def _waiter(job: Job, index: int, beside: tuple[str, str], now: datetime) -> Wai
         job_id=job.id,
         version=job.version,
         name=job.name or job.id,
-        note=" · ".join([*owner, fmt.need(job.spec.need), *priority]),
+        note=" · ".join([*owner, fmt.need(job.spec.need), *priority, *_until(job, now)]),
         waited=fmt.since(job.queued_at, now),
         place=index + 1,
         above=beside[0],
         below=beside[1],
     )
+
+
+def _until(job: Job, now: datetime) -> Sequence[str]:
+    ahead = job.not_before is not None and job.not_before > now
+    return [f"not before {fmt.moment(job.not_before)}"] if ahead else []
 
 
 def _actions(record: QueueRecord) -> Sequence[Action]:
@@ -251,23 +260,45 @@ def _actions(record: QueueRecord) -> Sequence[Action]:
     ]
 
 
-def _facts(record: QueueRecord, waits: Waits, policy: QueuePolicy | None) -> Sequence[Fact]:
-    facts = [
+def _facts(record: QueueRecord, stats: QueueStats, waits: Sequence[float]) -> Sequence[Fact]:
+    last = f"of the last {len(waits)} jobs" if waits else ""
+    return [
         fact(
             "Autoscaler",
             record.autoscaler or "none: served by own workers only",
             href=url("autoscalers", record.autoscaler) if record.autoscaler else "",
         ),
-        fact("Wait, median", _seconds(waits.p50_s), sub="over 48 h"),
-        fact("Wait, p95", _seconds(waits.p95_s), sub="over 48 h"),
+        fact("Running", _of_limit(stats.running, record.max_running), sub=_per_owner(record)),
+        fact("Delayed", _at_least(stats.delayed, stats), sub="wait for a time"),
+        fact(
+            "Blocked",
+            _at_least(stats.blocked, stats),
+            href=url("jobs", queue=record.name, state="blocked"),
+            sub="wait for other jobs",
+        ),
+        fact("Wait, median", _seconds(quantile(waits, 0.5)), sub=last),
+        fact("Wait, p90", _seconds(quantile(waits, 0.9)), sub=last),
     ]
-    if policy is None:
-        return facts
-    per_machine = str(policy.jobs_per_machine or "what fits")
+
+
+def _policy_facts(policy: QueuePolicy) -> Sequence[Fact]:
     return [
-        *facts,
         fact("Pools", ", ".join(policy.pools)),
         fact("Priority", str(policy.priority)),
         fact("Buys after", fmt.duration(policy.launch_after_s) if policy.launch_after_s else "0 s"),
-        fact("Jobs on a machine", per_machine),
+        fact("Jobs on a machine", str(policy.jobs_per_machine or "what fits")),
     ]
+
+
+def _of_limit(running: int, limit: int | None) -> str:
+    return str(running) if limit is None else f"{running} of at most {limit}"
+
+
+def _per_owner(record: QueueRecord) -> str:
+    limit = record.max_running_per_owner
+    return "" if limit is None else f"at most {limit} of one owner"
+
+
+def _at_least(count: int, stats: QueueStats) -> str:
+    """A count; `+` where counting stopped."""
+    return f"{count}{'' if stats.exact else '+'}"

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 from control_plane.core.job_ids import id_for
 from control_plane.core.lifecycle import JOB_ENDED, MACHINE_ENDED
 from control_plane.core.model import Attempt, Job, JobState, Machine
+from control_plane.errors import InvalidInput, Refused
 from control_plane.stores.dynamodb import layout as at
 from control_plane.stores.dynamodb import machines, records
 from control_plane.stores.dynamodb.calls import ConditionFailed
+from control_plane.stores.dynamodb.dependents import DEPENDENTS_MAX
 from control_plane.stores.dynamodb.expressions import PRESENT
 from control_plane.stores.dynamodb.items import Item, Value
 from control_plane.stores.dynamodb.jobs import Jobs
@@ -71,8 +74,9 @@ class Arrivals(Machines, Jobs):
             pk, sk = at.job_key(row.job.id)
             kept = {**records.attributes(record), at.SPEC: spec or None}
             place = self._place(row.job, queue)
-            dependents = {at.DEPENDENTS: record.dependents | awaited[row.job.id]}
-            items.append({"pk": pk, "sk": sk, **kept, **place, **dependents})
+            dependents = sorted(record.dependents | awaited[row.job.id])[:DEPENDENTS_MAX]
+            told = {at.DEPENDENTS: frozenset(dependents)}
+            items.append({"pk": pk, "sk": sk, **kept, **place, **told})
         self._put_all(items)
         for job in jobs.values():
             self._hang_on(job)
@@ -132,19 +136,21 @@ class Arrivals(Machines, Jobs):
         return awaited
 
     def _hang_on(self, job: Job) -> None:
-        """Note a blocked job with those it waits for, or where they will look when they come."""
+        """Note a blocked job with those it waits for, or where they will look when they come. One
+        for which there is no room is found by the looks at all that is blocked."""
         if job.state is not JobState.BLOCKED:
             return
         known = self._read_many(job.depends_on)
         for job_id in job.depends_on:
-            if job_id in known:
-                self._note_dependent(job_id, job.id)
-            else:
-                self._table.update(
-                    *at.waiting_key(job_id),
-                    add={at.DEPENDENTS: frozenset({job.id})},
-                    assign={at.TTL: self._expiry_beside()},
-                )
+            with suppress(Refused, InvalidInput):
+                if job_id in known:
+                    self._note_dependent(job_id, job.id)
+                else:
+                    self._table.update(
+                        *at.waiting_key(job_id),
+                        add={at.DEPENDENTS: frozenset({job.id})},
+                        assign={at.TTL: self._expiry_beside()},
+                    )
 
     # --------------------------------------------------------------------------- attempts
 

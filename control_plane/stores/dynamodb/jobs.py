@@ -79,7 +79,7 @@ class Jobs(Claims, Moves, Listing):
         digest = at.short_hash(spec.hex(), 16)
         pk, sk = at.spec_key(record.job.id, digest)
         # Its name says what is in it, so nothing is ever put over another job's.
-        self._table.put({"pk": pk, "sk": sk, at.PACKED: spec})
+        self._table.put({"pk": pk, "sk": sk, at.PACKED: spec, at.TTL: record.expires})
         return replace(record, spec_at=digest), b""
 
     def _insert(self, record: Stored, spec: bytes, queue: Entry) -> tuple[Stored, bool]:

@@ -28,6 +28,15 @@ R = TypeVar("R")
 Work = Callable[[sqlite3.Connection], R]
 
 
+class _Joint(threading.local):
+    """What a thread is in the middle of, in `together`."""
+
+    tx: sqlite3.Connection | None = None
+    """What it reads and writes by."""
+    lasting = False
+    """Whether any of that is to be on the disk when it is over."""
+
+
 class Database:
     """Opens, upgrades and guards the file. Raises `Unavailable` when it cannot be used."""
 
@@ -35,8 +44,7 @@ class Database:
         self.path = path
         self._readers: deque[sqlite3.Connection] = deque()
         self._closed = False
-        self._joint = threading.local()
-        """Its `tx` is what the running thread reads and writes by while it is in `together`."""
+        self._joint = _Joint()
         connection = opening.open_store(path)
         self._log = opening.Log(path) if durability == "full" else None
         self._writer = Writer(connection, self._log.sync if self._log else None)
@@ -45,8 +53,7 @@ class Database:
         """Run `work` as one transaction; when this returns it is as durable as the store, unless it
         need not be `lasting`. Whatever `work` raises undoes all of it."""
         try:
-            joint = self._transaction()
-            if joint is not None:
+            if (joint := self._joint_transaction()) is not None:
                 self._joint.lasting |= lasting
                 return _part(joint, work)
             return self._writer.write(work, lasting=lasting)
@@ -55,8 +62,7 @@ class Database:
 
     def read(self, work: Work[R]) -> R:
         """Run `work` on the last committed state."""
-        joint = self._transaction()
-        if joint is not None:
+        if (joint := self._joint_transaction()) is not None:
             return work(joint)
         try:
             reader = self._reader()
@@ -104,9 +110,9 @@ class Database:
         except OSError as error:
             raise opening.unavailable(self.path, error) from error
 
-    def _transaction(self) -> sqlite3.Connection | None:
+    def _joint_transaction(self) -> sqlite3.Connection | None:
         """What `together` has begun in this thread."""
-        tx: sqlite3.Connection | None = getattr(self._joint, "tx", None)
+        tx = self._joint.tx
         if tx is not None and not tx.in_transaction:
             raise Unavailable("what was written together was given up")
         return tx

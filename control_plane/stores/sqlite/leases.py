@@ -27,18 +27,30 @@ OPEN_QUEUE = f"""
         where {rows.DELAYED} and queue = queues.name and not_before <= ?3)
     from machines left join queues on queues.name = ?2 where machines.id = ?1"""
 
-# A claim and an ending change jobs so often that one statement does each of them, in the sense of
-# `transitions.leased` and `finished`.
-LEASE = f"""
-    update jobs set state = 'leased', lane = null, version = version + 1, epoch = epoch + 1,
-        attempt = attempt + 1, machine_id = ?, leased_at = ?, reason = null
-    where rowid = ? returning {rows.JOB_COLUMNS}"""
-END = f"""
-    update jobs set state = ?3, version = version + 1, failures = failures + ?4,
-        machine_losses = machine_losses + ?5, finished_at = max(?6, leased_at), exit_code = ?7,
-        reason = coalesce(?8, iif(?3 = 'cancelled', reason, null))
-    where id = ?1 and epoch = ?2 and {rows.HELD}
-    returning {rows.JOB_COLUMNS}, exists (select 1 from dependencies where dependency = id)"""
+AS_GIVEN = f"select {rows.STEADY_COLUMNS} from jobs where rowid = ?"
+LEASE = """
+    update jobs set state = 'leased', lane = null, version = ?, epoch = ?, attempt = ?,
+        machine_id = ?, leased_at = ?, reason = null
+    where rowid = ?"""
+_of_lease = rows.pick("version", "epoch", "attempt", "machine_id", "leased_at")
+
+# So many jobs end that SQL does it, in the sense of `transitions.finished`: a job is read as what
+# it becomes, and that is written.
+_ENDED = {
+    "state": "?3",
+    "version": "version + 1",
+    "failures": "failures + ?4",
+    "machine_losses": "machine_losses + ?5",
+    "finished_at": "max(?6, leased_at)",
+    "exit_code": "?7",
+    "reason": "coalesce(?8, iif(?3 = 'cancelled', reason, null))",
+}
+AS_ENDED = f"""
+    select {rows.job_columns(_ENDED)}, rowid,
+        exists (select 1 from dependencies where dependency = id)
+    from jobs where id = ?1 and epoch = ?2 and {rows.HELD}"""
+END = f"update jobs set {rows.assignments(_ENDED)} where rowid = ?"
+_of_end = rows.pick(*_ENDED)
 _of_attempt = rows.pick(
     *("id", "attempt", "epoch", "queue", "owner", "machine_id", "need", "leased_at", "started_at")
 )
@@ -125,12 +137,13 @@ class Leases(Table):
         how = (failed, lost, rows.text(now), ending.exit_code, rows.column(ending.reason))
         found = None
         if state in JOB_ENDED:
-            found = tx.execute(END, (job_id, epoch, state.value, *how)).fetchone()
+            found = tx.execute(AS_ENDED, (job_id, epoch, state.value, *how)).fetchone()
         if found is None:
             # A repeat, or a refusal.
             return transitions.finished(records.get(tx, job_id), epoch, ending, state, now)
-        *row, is_waited_for = found
+        *row, row_id, is_waited_for = found
         job = rows.job(row)
+        tx.execute(END, (*_of_end(row), row_id))
         _add_attempt(tx, row, ending, how[2])
         _rest(tx, job.machine_id, how[2])
         if is_waited_for:
@@ -214,12 +227,12 @@ class _Claim:
                 room.take(job.owner)
             self._free = self._free.less(job.spec.need)
             lane = head[4]
-            follower = line.lane_head(self._tx, queue, lane, self._at)
+            follower = line.next_head(self._tx, queue, lane, self._at)
             heads.pop(lane)
             if follower is not None:
                 heads[lane] = follower
 
-    def _first(self, heads: Mapping[str, line.Spot], room: Room | None) -> line.Spot | None:
+    def _first(self, heads: Mapping[str, line.Head], room: Room | None) -> line.Head | None:
         """The first of these in the order of claims that fits and may run."""
         fitting = [head for lane, head in heads.items() if self._takes(lane, room)]
         return min(fitting, default=None)
@@ -228,9 +241,12 @@ class _Claim:
         need, owner = line.lane_parts(lane)
         return self._free.fits(need) and (room is None or room.admits(owner))
 
-    def _lease(self, head: line.Spot) -> Job:
-        bound = (self._machine_id, self._at, head[3])
-        job = rows.job(self._tx.execute(LEASE, bound).fetchone())
+    def _lease(self, head: line.Head) -> Job:
+        row_id = head[3]
+        given = self._tx.execute(AS_GIVEN, (row_id,)).fetchone()
+        row = rows.leased(given, self._machine_id, self._at)
+        self._tx.execute(LEASE, (*_of_lease(row), row_id))
+        job = rows.job(row)
         self.jobs.append(job)
         return job
 

@@ -12,20 +12,33 @@ from typing import Any
 from control_plane.core.model import Job, JobState, Need
 from control_plane.stores.sqlite import records, rows
 
+Head = tuple[int, float, str, int, str]
+"""The first job of a lane: its priority with the sign turned, position and id, which is the order
+of claims; its row and its lane."""
 Spot = tuple[int, float, str, int, str, str, str | None, str | None]
-"""A job in the line: its priority with the sign turned, position and id, which is the order of
-claims; its row and its lane; when it was queued, may start, and was promoted."""
+"""A job in the line: the same, and when it was queued, may start, and was promoted."""
 Part = tuple[str, tuple[str, ...]]
 """Some of the jobs with a place in a queue: where they are found, and what that is asked with."""
 
 EVER = "9999"
 """Later than every time."""
 
-_SPOT = "-priority, position, id, rowid, lane, queued_at, not_before, promoted_at"
+_HEAD = "-priority, position, id, rowid, lane"
+_SPOT = f"{_HEAD}, queued_at, not_before, promoted_at"
 _SPOTS = f"select {_SPOT} from jobs indexed by jobs_ready where queue = ?"
 _IN_TIME = "(not_before is null or not_before <= ?)"
 """A look by a clock that was ahead may have let a job go too early."""
 NEXT_LANE = f"""
+    select {_HEAD}, exists (
+        select 1 from jobs as other indexed by jobs_ready
+        where other.queue = jobs.queue and other.lane > jobs.lane)
+    from jobs indexed by jobs_ready where queue = ? and lane > ? and {_IN_TIME}
+    order by lane, priority desc, position, id limit 1"""
+"""The head of the next lane, and whether there is another lane."""
+SAME_LANE = f"""
+    select {_HEAD} from jobs indexed by jobs_ready where queue = ? and lane = ? and {_IN_TIME}
+    order by priority desc, position, id limit 1"""
+LANE = f"""
     select {_SPOT}, exists (
         select 1 from jobs as other indexed by jobs_ready
         where other.queue = jobs.queue and other.lane > jobs.lane)
@@ -57,19 +70,20 @@ def lane_parts(lane: str) -> tuple[Need, str]:
     return rows.need_of(lane[:end]), lane[end:]
 
 
-def heads(tx: sqlite3.Connection, queue: str, now: str) -> dict[str, Spot]:
+def heads(tx: sqlite3.Connection, queue: str, now: str) -> dict[str, Head]:
     """The first job of each lane that may start now: one look per lane, however many wait."""
-    found: dict[str, Spot] = {}
+    found: dict[str, Head] = {}
     lane, more = "", True
-    while more and (row := tx.execute(NEXT_LANE, (queue, lane, now)).fetchone()) is not None:
-        lane, more = row[4], row[8]
-        found[lane] = row[:8]
+    while more and (row := tx.execute(NEXT_LANE, (queue, lane, now)).fetchone()):
+        *head, more = row
+        lane = head[4]
+        found[lane] = tuple(head)
     return found
 
 
-def lane_head(tx: sqlite3.Connection, queue: str, lane: str, now: str) -> Spot | None:
+def next_head(tx: sqlite3.Connection, queue: str, lane: str, now: str) -> Head | None:
     """The first job of one lane that may start now."""
-    head: Spot | None = tx.execute(IN_LANE, (queue, lane, now)).fetchone()
+    head: Head | None = tx.execute(SAME_LANE, (queue, lane, now)).fetchone()
     return head
 
 

@@ -122,7 +122,7 @@ class Queues(Table):
 
     @reads
     def queue_heads(self, tx: sqlite3.Connection, names: Sequence[str]) -> Mapping[str, datetime]:
-        heads = {name: line.heads(tx, name, line.EVER).values() for name in names}
+        heads = {name: _heads(tx, name) for name in names}
         return {
             name: datetime.fromisoformat(min(map(line.waited_since, of_lanes)))
             for name, of_lanes in heads.items()
@@ -205,6 +205,11 @@ def _record(tx: sqlite3.Connection, name: str) -> QueueRecord:
     if row is None:
         raise NotFound(f"there is no queue {name}")
     return rows.loads_again(QueueRecord, row[0])
+
+
+def _heads(tx: sqlite3.Connection, name: str) -> list[line.Spot]:
+    """The first job of each lane."""
+    return [next(line.in_lane(tx, name, lane)) for lane in line.lanes(tx, name)]
 
 
 def _to_clear(tx: sqlite3.Connection, name: str) -> list[str]:

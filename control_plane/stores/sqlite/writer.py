@@ -135,7 +135,7 @@ class Writer:
 
     def _pass_on(self) -> None:
         """Give the connection to the first of the line, or let it go."""
-        while (heir := self._next()) is None:
+        while not (self._line and (heir := self._next())):
             self._busy.release()
             # Who came in between found it taken, and waits.
             if not self._line or not self._busy.acquire(blocking=False):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
+import uuid
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,7 @@ LISTS: list[tuple[tuple[str, ...], str, Any, tuple[str, ...]]] = [
         ("m-4d1xq", "us-east-1d", "g6.xlarge", "0.310", "1.23", "1h5m", "j-7k2m9"),
     ),
     (("machine", "logs", "m-1"), "/v1/machines/m-1/events", samples.event(), ("launched in",)),
+    (("job", "events", "j-1"), "/v1/events", samples.event(), ("launched in us-east-1d",)),
     (("server", "events"), "/v1/events", samples.event(), ("m-4d1xq", "launched in us-east-1d")),
     (("autoscaler", "list"), "/v1/autoscalers", samples.autoscaler(), ("example", "4", "ada")),
     (
@@ -72,6 +75,19 @@ GETS: list[tuple[tuple[str, ...], str, Any, tuple[str, ...]]] = [
         "/v1/autoscalers/example",
         samples.autoscaler(),
         ("kind: Autoscaler  # ours\n",),
+    ),
+    (
+        ("queue", "waits", "default"),
+        "/v1/queues/default/waits",
+        {
+            "queue": "default",
+            "count": 40,
+            "p50_s": 12.0,
+            "p90_s": 90.0,
+            "p99_s": 3900.0,
+            "max_s": None,
+        },
+        ("40", "12s", "1m30s", "1h5m"),
     ),
     (("server", "status"), "/v1/health", {"status": "ok", "version": "0.1.0"}, ("ok", "0.1.0")),
 ]
@@ -127,7 +143,7 @@ def test_actions_post_once_with_an_idempotency_key_and_say_what_was_done(
     assert done.code == 0
     assert sentence in done.out
     (asked,) = server.of("POST", path)
-    assert len(asked.headers["idempotency-key"]) == 32
+    assert uuid.UUID(asked.headers["idempotency-key"]).version == 7
     assert isinstance(json.loads(cli(*words, "-o", "json").out), dict)
 
 
@@ -437,6 +453,50 @@ def test_explain_finds_the_autoscaler_of_the_queue(cli: Cli, server: FakeServer)
 
     assert cli("autoscaler", "explain", "default").out == "3 machines, because …\n"
     assert server.asked[-1].query == {"queue": "default"}
+
+
+def test_limits_of_a_queue_are_sent_and_what_is_left_out_has_none(
+    cli: Cli, server: FakeServer
+) -> None:
+    server.on("POST", "/v1/queues", samples.queue(name="bench", max_running=4))
+    server.on("PUT", "/v1/queues/bench/limits", samples.queue(name="bench", max_running=4))
+    cli("queue", "create", "bench", "--max-running", "4")
+    assert server.asked[-1].body == {
+        "name": "bench",
+        "max_running": 4,
+        "max_running_per_owner": None,
+    }
+    told = cli("queue", "limit", "bench", "--max-running-per-owner", "2")
+    assert told.out == "queue bench: no limit in all, 2 per owner\n"
+    assert server.asked[-1].body == {"max_running": None, "max_running_per_owner": 2}
+    assert cli("queue", "limit", "bench", "--max-running", "0").code == 2
+
+
+def test_a_queue_shows_its_limit_and_where_counting_stopped(cli: Cli, server: FakeServer) -> None:
+    much = samples.queue(waiting=10_000, delayed=7, blocked=5, exact=False, max_running=4)
+    server.on("GET", "/v1/queues", samples.page(much))
+    (row,) = cli("queue", "list", "-o", "wide").out.splitlines()[1:]
+    assert row.split()[2:6] == ["10000+", "2/4", "7+", "5+"]
+
+
+def test_dead_letters_are_listed_and_submitted_again(cli: Cli, server: FakeServer) -> None:
+    server.on("GET", "/v1/jobs", samples.page(samples.ended(1)))
+    server.on("POST", "/v1/queues/default/redrive", {"jobs": ["j-8", "j-9"]})
+    assert cli("job", "list", "--dead", "--queue", "default", "-o", "name").out == "j-7k2m9\n"
+    assert server.asked[-1].query["state"] == "failed,exhausted"
+    both = cli("job", "list", "--dead", "--state", "running")
+    assert (both.code, "--dead is a state" in both.err) == (2, True)
+    assert cli("queue", "redrive", "default").out == "2 jobs queued\n"
+
+
+def test_a_job_shows_what_it_waits_for(cli: Cli, server: FakeServer) -> None:
+    waits = samples.job(
+        state=JobState.BLOCKED, depends_on=("j-1", "j-2"), not_before=samples.AT + timedelta(days=1)
+    )
+    server.on("GET", "/v1/jobs/j-7k2m9", waits)
+    shown = cli("job", "get", "j-7k2m9").out
+    assert "j-1, j-2" in shown
+    assert "2026-11-03T08:00:00" in shown
 
 
 def test_a_queue_no_autoscaler_serves_is_explained_too(cli: Cli, server: FakeServer) -> None:

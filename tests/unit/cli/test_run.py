@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,22 @@ def test_a_lock_sets_the_python_it_was_made_with(cli: Cli, server: FakeServer) -
     assert locked["python"] == f"{sys.version_info.major}.{sys.version_info.minor}"
     assert any(line.startswith("typer==") for line in locked["requirements"])
     assert (bare["python"], bare["requirements"]) == ("3.12", [])
+
+
+def test_it_may_wait_for_jobs_and_for_a_time(cli: Cli, server: FakeServer) -> None:
+    server.on("POST", "/v1/jobs", samples.job(), status=201)
+    began = datetime.now(UTC)
+    words = ("run", "--no-capture", "--after", "j-1", "--after", "j-2")
+    cli(*words, "--not-before", "2026-03-01T22:00+01:00", "--", "true")
+    cli("run", "--no-capture", "--not-before", "90m", "--", "true")
+    cli("run", "--no-capture", "--", "true")
+    dated, later, plain = (asked.body for asked in server.asked)
+    assert dated["depends_on"] == ["j-1", "j-2"]
+    assert datetime.fromisoformat(dated["not_before"]) == datetime(2026, 3, 1, 21, tzinfo=UTC)
+    waits = datetime.fromisoformat(later["not_before"]) - began
+    assert timedelta(minutes=90) <= waits <= timedelta(minutes=91)
+    assert (plain["depends_on"], plain["not_before"]) == ([], None)
+    assert cli("run", "--no-capture", "--not-before", "soon", "--", "true").code == 2
 
 
 def test_the_idempotency_key_is_the_users_where_there_is_one(cli: Cli, server: FakeServer) -> None:

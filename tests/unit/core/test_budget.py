@@ -189,3 +189,34 @@ def test_a_budget_is_used_up_when_it_is_reached(day: str, month: str, code: str 
     spend = Spend(day_usd=Decimal(day), month_usd=Decimal(month))
     used_up = caps(spend=spend, day_usd="10", month_usd="100").used_up()
     assert (used_up.code if used_up else None) == code
+
+
+@pytest.mark.parametrize(
+    ("offers", "high", "gpus_max", "budget", "machines"),
+    [
+        # One machine of 0.30 and one card is there; the first offer is the one that is bought.
+        ([offer("0.30")], 9, 99, {}, 8),  # 9 machines - 1
+        ([offer("0.30", gpus=2)], 9, 6, {}, 2),  # 1 + 2 + 2 = 5 cards
+        ([offer("0.30", gpus=2)], 9, 7, {}, 3),  # 1 + 3 x 2 = 7 cards
+        ([offer("0.30"), offer("0.30", gpus=3)], 9, 7, {}, 4),  # 1 + 3 + 3: the larger still fits
+        ([offer("0.30", gpus=0)], 9, 1, {}, 8),  # cards are no matter
+        ([offer("0.30")], 9, 99, {"hour_usd": "1.20"}, 3),  # 0.30 + 3 x 0.30 = 1.20
+        ([offer("0.30")], 9, 99, {"day_usd": "1.19"}, 2),
+        ([offer("0.30"), offer("0.60")], 9, 99, {"month_usd": "1.20"}, 2),  # 0.30 + 0.30 + 0.60
+        ([offer("0")], 9, 99, {"hour_usd": "0.30"}, 8),  # money is no matter
+    ],
+)
+def test_machines_are_alike_until_a_cap_takes_an_offer_away(
+    offers: list[Offer], high: int, gpus_max: int, budget: dict[str, Any], machines: int
+) -> None:
+    """So many are bought in one step, and not one more."""
+    wide = pool(high=high, gpus_max=gpus_max)
+    found = Caps(snapshot(policy=policy(wide, budget=budget), machines=(machine(),)))
+    choice = Choice(offers)
+    assert found.affordable(wide, choice) is choice
+    assert found.alike(wide, choice) == machines
+    found.take(wide, offers[0], machines - 1)
+    assert found.affordable(wide, choice) is choice
+    assert found.alike(wide, choice) == 1
+    found.take(wide, offers[0])
+    assert found.affordable(wide, choice) is not choice or found.refuse_machine(wide) is not None

@@ -113,3 +113,51 @@ def test_fuller_is_decided_by_every_resource(more: dict[str, Any]) -> None:
     """Among machines with four cards left, the one that has less of anything comes first."""
     supply = filled(("a", 4), ("b", 4, READY, "l4", more))
     assert supply.take(("l4",), ONE, 1) == {READY: {"b": 1}}
+
+
+@pytest.mark.parametrize("rank", [READY, BOOTING])
+def test_machines_that_come_to_the_same_room_are_still_filled_in_their_order(rank: Rank) -> None:
+    """c gives three of its four cards and then has as little as a, b and d; e has more."""
+    supply = filled(("c", 4, rank), ("a", 1, rank), ("b", 1, rank), ("d", 1, rank), ("e", 2, rank))
+    assert supply.take(("l4",), Need(gpus=3), 1) == {rank: {"c": 1}}
+    first, second = ("a", "b"), ("c", "d")
+    if rank is BOOTING:  # the oldest first
+        first, second = ("c", "a"), ("b", "d")
+    assert supply.take(("l4",), ONE, 2) == {rank: dict.fromkeys(first, 1)}
+    assert supply.take(("l4",), ONE, 4) == {rank: {**dict.fromkeys(second, 1), "e": 2}}
+
+
+def test_several_machines_are_added_at_once() -> None:
+    """And what was added before and between is not forgotten."""
+    supply = Supply()
+    for rank, machine_ids in ((READY, "bd"), (READY, "ac"), (BOOTING, "yz"), (BOOTING, "x")):
+        supply.add("l4", rank, room_of(capacity(1)), list(machine_ids))
+    assert supply.take(("l4",), ONE, 3) == {READY: {"a": 1, "b": 1, "c": 1}}
+    assert supply.take(("l4",), ONE, 3) == {READY: {"d": 1}, BOOTING: {"y": 1, "z": 1}}
+    assert supply.take_coming(("l4",), ONE, 3) == {"x": 1}
+
+
+def test_coming_machines_of_several_pools_are_filled_by_age() -> None:
+    """Whichever pool is preferred: the first one was bought for the most urgent job."""
+    supply = filled(("a", 1, BOOTING, "x"), ("b", 2, BOOTING, "y"), ("c", 1, BOOTING, "x"))
+    assert supply.take(("x", "y"), ONE, 2) == {BOOTING: {"a": 1, "b": 1}}
+    assert supply.take(("x", "y"), ONE, 2) == {BOOTING: {"b": 1, "c": 1}}
+
+
+def test_what_only_comes_can_be_asked_for_alone() -> None:
+    """What is up stays free."""
+    supply = filled(("a", 1), ("b", 1, BOOTING))
+    assert supply.take_coming(("l4",), ONE, 2) == {"b": 1}
+    assert supply.take(("l4",), ONE, 2) == {READY: {"a": 1}}
+
+
+def test_a_machine_never_has_less_than_nothing() -> None:
+    """Its agent found less than was offered, and more runs there than fits."""
+    total = capacity(2, cpus=3, memory_mib=100, disk_gib=10)
+    used = (1, 1_500_000, 9, 101, 10)
+    assert room_of(total, used) == (False, (1, 0, 0, 0, 0), "L4", 24)
+
+
+def test_a_job_that_takes_nothing_is_put_nowhere() -> None:
+    """No number of such jobs would fill a machine."""
+    assert filled(("a", 1)).take(("l4",), Need(), 1) == {}

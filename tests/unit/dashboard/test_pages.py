@@ -10,17 +10,20 @@ import re
 from datetime import timedelta
 from decimal import Decimal
 from html.parser import HTMLParser
+from typing import Any
 
 import pytest
 from httpx2 import Response
 from starlette.testclient import TestClient
 
-from control_plane.core.model import Job, JobSpec, JobState, MachineState
+from control_plane.core.model import Job, JobSpec, JobState, MachineState, Need
 from control_plane.dashboard import web
 from control_plane.dashboard.figures import month_start
-from control_plane.dashboard.format import cents, money
+from control_plane.dashboard.format import cents, duration, money
 from control_plane.ports import Place
 from control_plane.reports.costs import cost_report
+from control_plane.reports.quantiles import quantile
+from control_plane.service import Submission
 from tests.unit.dashboard.world import NOW, TOKEN, World, empty_world, full_world
 
 EVIL = '"><img src=x onerror=alert(1)>'
@@ -496,3 +499,69 @@ def test_a_resting_offer_says_why_and_how_long(world: World) -> None:
     text = browse(world).get("/offers?pool=a100").text
     assert "InsufficientInstanceCapacity, 7 min left" in text
     assert "g6.xlarge" not in text
+
+
+# ------------------------------------------------------------------- limits, delays, dependencies
+
+
+def facts_of(text: str) -> dict[str, str]:
+    """What the descriptions of a page say, by name."""
+    rows = re.findall(r"<dt>(.*?)</dt>\s*<dd[^>]*>(.*?)</dd>", text, re.S)
+    plain = ((name, re.sub(r"<[^>]+>", " ", value)) for name, value in rows)
+    return {name: " ".join(html.unescape(value).split()) for name, value in plain}
+
+
+def submitted(world: World, **more: Any) -> Job:
+    spec = JobSpec(command="python train.py", need=Need(cpus=1))
+    job, _ = world.service.submit(Submission(spec=spec, queue="own", **more))
+    return job
+
+
+def test_a_queue_page_tells_limits_delays_and_waits() -> None:
+    world = empty_world()
+    world.service.queue_create("own", max_running=4, max_running_per_owner=2)
+    client = browse(world)
+    nothing = facts_of(client.get("/queues/own").text)
+    assert nothing["Running"] == "0 of at most 4 at most 2 of one owner"
+    assert nothing["Wait, median"] == "—"
+    first = submitted(world)
+    submitted(world, depends_on=(first.id,))
+    submitted(world, not_before=NOW + timedelta(hours=1))
+    text = client.get("/queues/own").text
+    told = facts_of(text)
+    assert told["Delayed"].split()[0] == told["Blocked"].split()[0] == "1"
+    assert "not before 2026-11-21 15:05" in text
+    assert client.get("/jobs?queue=own&state=blocked").text.count('class="badge plain"') == 1
+    assert "Cancel 3 jobs" in client.get("/queues/own/clear").text
+
+
+def test_a_queue_page_tells_how_long_jobs_waited(world: World) -> None:
+    told = facts_of(browse(world).get("/queues/train-large").text)
+    waits = world.store.queue_waits("train-large")
+    assert told["Wait, median"] == f"{duration(quantile(waits, 0.5))} of the last {len(waits)} jobs"
+    assert told["Wait, p90"].startswith(duration(quantile(waits, 0.9)))
+
+
+def test_a_job_page_tells_what_it_waits_for_and_its_whole_life() -> None:
+    world = empty_world()
+    world.service.queue_create("own")
+    first, second = submitted(world), submitted(world)
+    waits = submitted(
+        world, depends_on=(first.id, second.id), not_before=NOW + timedelta(hours=1), owner="mia"
+    )
+    client = browse(world)
+    text = client.get(f"/jobs/{waits.id}").text
+    for other in (first, second):
+        assert f'<a href="/jobs/{other.id}">{other.id}</a>' in text
+    told = facts_of(text)
+    assert told["After"] == f"{first.id} , {second.id}"
+    assert told["Not before"] == "2026-11-21 15:05"
+    events = text[text.index('id="events"') :]
+    assert f"waits for {first.id}, {second.id} to succeed" in events
+    assert "queued in own" in events
+    world.clock.sleep(60)
+    sent = client.post(f"/jobs/{waits.id}/cancel", headers={"sec-fetch-site": "same-origin"})
+    assert sent.status_code == 303
+    assert world.store.job_get(waits.id).state is JobState.CANCELLED
+    plain = client.get(f"/jobs/{first.id}").text
+    assert not {"After", "Not before"} & facts_of(plain).keys()
