@@ -34,9 +34,10 @@ def routes(app: FastAPI) -> Iterator[tuple[str, str]]:
 
 
 def test_every_route_asks_who_you_are(world: World, stranger: TestClient) -> None:
-    found = list(routes(world.app()))
+    hot = ("claim", "beat", "jobs/{job_id}/start", "jobs/{job_id}/finish")
+    found = [*routes(world.app()), *(("POST", f"/v1/agent/{path}") for path in hot)]
     assert ("POST", "/v1/jobs") in found
-    assert ("POST", "/v1/agent/claim") in found
+    assert ("POST", "/v1/agent/notice") in found
     for method, path in found:
         url = re.sub(r"\{\w+(:path)?\}", "x", path)
         answer = stranger.request(method, url)

@@ -16,13 +16,24 @@ from agent_bootstrap import wire
 from control_plane.agents import Agents, AgentSettings
 from control_plane.api.app import ApiDeps, ApiSettings, create_app
 from control_plane.api.changes import Changes
+from control_plane.api.together import Together
 from control_plane.blobs.memory import MemoryBlobs
-from control_plane.core.model import Capacity, Machine, MachineState, Market, Offer, PriceInterval
+from control_plane.config.load import load_text
+from control_plane.core.model import (
+    Capacity,
+    JobSpec,
+    Machine,
+    MachineState,
+    Market,
+    Offer,
+    PriceInterval,
+)
 from control_plane.core.policy import Autoscaler
 from control_plane.core.snapshot import Timing
 from control_plane.fleet import Fleet
 from control_plane.ports import Store
-from control_plane.service import Service
+from control_plane.service import Service, Submission
+from control_plane.stores.sqlite import SqliteStore
 from control_plane.tokens import MachineTokens
 
 TOKEN = "a-token-of-the-admin"
@@ -100,6 +111,7 @@ class World:
         self.clock = ManualClock()
         self.prices = Shelf()
         self.changes = changes
+        self.together = Together(store.together if isinstance(store, SqliteStore) else None)
         self.wakes = 0
         self.tokens = MachineTokens(SECRET)
         self.service = Service(store, self.prices, self.clock, CountingIds(), self._changed)
@@ -111,7 +123,7 @@ class World:
     def _changed(self) -> None:
         self.wakes += 1
         if self.changes is not None:
-            self.changes.notify()
+            self.together.afterwards(self.changes.notify)
 
     def deps(self, *, allowed_hosts: tuple[str, ...] = ()) -> ApiDeps:
         return ApiDeps(
@@ -131,6 +143,7 @@ class World:
             ),
             bundle=lambda: b"one file",
             preview=_preview,
+            together=self.together,
             changes=self.changes,
         )
 
@@ -167,6 +180,11 @@ class World:
         self.store.price_open(_interval(machine))
         return machine
 
+    def submit(self) -> str:
+        """A waiting job in queue `default`."""
+        job, _ = self.service.submit(Submission(spec=JobSpec(command="true")))
+        return job.id
+
     def registered(self, machine_id: str = "m-1") -> str:
         """A machine whose agent has registered; returns the agent's session token."""
         machine = self.machine(machine_id)
@@ -182,6 +200,11 @@ class World:
     def one_time_token(self, machine: Machine) -> str:
         """What the machine was given at its launch."""
         return self.tokens.one_time(machine)
+
+
+def policy() -> Autoscaler:
+    """What `DOCUMENT` declares."""
+    return load_text(DOCUMENT, name="research.yaml")
 
 
 def _preview(policy: Autoscaler) -> str:

@@ -226,3 +226,17 @@ WRONG_TOGETHER: Sequence[type[Mutant]] = (
     ChecksVersionsTooEarly,
     ChecksLeasesTooEarly,
 )
+
+WRONG_WITHOUT_A_LOCK_TOO: Sequence[type[Mutant]] = (
+    ClaimsTwice,
+    ForgetsJobs,
+    AcceptsLateWriters,
+    IgnoresPause,
+    ExceedsLimits,
+    LosesMoves,
+    LooksBeforeItClaims,
+    CountsBeforeItClaims,
+    ChecksVersionsTooEarly,
+    ChecksLeasesTooEarly,
+)
+"""What no rule for simultaneous callers excuses."""

@@ -178,7 +178,7 @@ class World:
             if job.apart and not job.delayed(now)
         ]
         in_line = {job.id: replace(job, apart=False) for job in due}
-        return replace(self, jobs={**self.jobs, **in_line})
+        return replace(self, jobs={**self.jobs, **in_line}) if due else self
 
     def loosened(self, job_id: str, loose: bool) -> World:
         return replace(self, loose=self.loose | {job_id} if loose else self.loose - {job_id})

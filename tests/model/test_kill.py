@@ -9,7 +9,7 @@ import os
 import signal
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from multiprocessing.context import ForkServerContext, ForkServerProcess
@@ -19,10 +19,12 @@ from typing import Any
 
 import pytest
 
-from control_plane.core.model import JobState
+from control_plane.core.model import Job, JobState
 from control_plane.ports import Store
 from control_plane.stores.sqlite import SqliteStore
+from control_plane.system import SystemClock
 from tests.conformance.builders import NOW
+from tests.emulators.ministack import Ministack
 from tests.model import spec
 from tests.model.calls import all_jobs, seen
 from tests.model.clients import Board, begun
@@ -32,20 +34,48 @@ from tests.model.searching import announce, new_seed
 from tests.model.spec import World
 
 ROUNDS = (pytest.param(15, id="15"), pytest.param(500, id="500", marks=pytest.mark.long))
+ROUNDS_REMOTE = (pytest.param(3, id="3"), pytest.param(50, id="50", marks=pytest.mark.long))
 ROUNDS_PER_STORE = 10
 """Then a new one: jobs that have ended stay, and make each check slower."""
 PATIENCE_S = 30.0
+
+
+OpenFile = Callable[[Path], Store]
+TABLE = "killed"
 
 
 def open_sqlite(path: Path) -> Store:
     return SqliteStore(path)
 
 
+def open_dynamodb(endpoint: str, account: str) -> Store:
+    # Here, since it takes half a second that only its test should pay.
+    from control_plane.stores.dynamodb import DynamoStore
+
+    return DynamoStore(_connected(endpoint, account), table=TABLE, clock=SystemClock())
+
+
+def make_table(endpoint: str, account: str) -> None:
+    from control_plane.stores.dynamodb import INDEXES
+    from control_plane.stores.dynamodb.table import create_table
+
+    create_table(_connected(endpoint, account), TABLE, INDEXES)
+
+
+def _connected(endpoint: str, account: str) -> Any:
+    from control_plane.stores.dynamodb.calls import connect
+
+    return connect(
+        region="eu-central-1", endpoint_url=endpoint, access_key=account, secret_key="any"
+    )
+
+
 @pytest.fixture(scope="module")
 def processes() -> ForkServerContext:
     """A process that has everything loaded and becomes as many clients as are asked for."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.model.killed", "control_plane.stores.sqlite"])
+    stores = ["control_plane.stores.sqlite", "control_plane.stores.dynamodb.calls", "boto3"]
+    context.set_forkserver_preload(["tests.model.killed", *stores])
     return context
 
 
@@ -58,6 +88,8 @@ class Rounds:
     random: Random
     processes: ForkServerContext
     remote: bool = False
+    meanwhile: Callable[[], None] = lambda: None
+    """What else happens while the clients are at work."""
     world: World = field(default_factory=World)
     calls: list[Call] = field(default_factory=list)
     lives: int = 0
@@ -81,12 +113,14 @@ class Rounds:
             self._examine(store)
         finally:
             store.close()
-        self.world = world_after(self.calls[begun_at:], self.world)
+        if not self.remote:
+            self.world = world_after(self.calls[begun_at:], self.world)
 
     def _killed(self, count: int) -> list[Path]:
         lives = [self._born() for _ in range(count)]
         if self.random.random() < 0.9:
             _wait_for([log for _, log in lives])
+        self.meanwhile()
         for process, _ in self.random.sample(lives, count):
             time.sleep(self.random.uniform(0, 0.03))
             os.kill(process.pid or 0, signal.SIGKILL)
@@ -172,12 +206,15 @@ def _wait_for(logs: Sequence[Path]) -> None:
         time.sleep(0.001)
 
 
-def play(rounds: int, folder: Path, processes: ForkServerContext, seed: int) -> None:
+def play(rounds: int, folder: Path, open_file: OpenFile, processes: ForkServerContext) -> None:
+    """So many rounds on SQLite files. Raises `AssertionError` at the first broken promise."""
+    seed = new_seed()
+    announce(f"killed processes, {open_file.__name__}, {rounds} rounds", seed)
     for number in range(0, rounds, ROUNDS_PER_STORE):
         place = folder / str(number)
         place.mkdir()
         together = Rounds(
-            open_store=partial(open_sqlite, place / "store.db"),
+            open_store=partial(open_file, place / "store.db"),
             folder=place,
             random=Random(f"{seed}/{number}"),
             processes=processes,
@@ -188,9 +225,98 @@ def play(rounds: int, folder: Path, processes: ForkServerContext, seed: int) -> 
 
 
 @pytest.mark.parametrize("rounds", ROUNDS)
-def test_kills_lose_nothing_and_share_nothing(
+def test_kills_on_sqlite_lose_nothing_and_share_nothing(
     rounds: int, tmp_path: Path, processes: ForkServerContext
 ) -> None:
+    play(rounds, tmp_path, open_sqlite, processes)
+
+
+@pytest.mark.parametrize("rounds", ROUNDS_REMOTE)
+def test_kills_and_restarts_of_dynamodb_lose_nothing_and_share_nothing(
+    rounds: int, tmp_path: Path, processes: ForkServerContext
+) -> None:
+    """The clients are killed; the emulator is stopped, at work or not, and started on its state."""
     seed = new_seed()
-    announce(f"killed processes, sqlite, {rounds} rounds", seed)
-    play(rounds, tmp_path, processes, seed)
+    announce(f"killed processes, dynamodb, {rounds} rounds", seed)
+    random = Random(seed)
+    server = Ministack(tmp_path, persist=True)
+    server.start()
+    try:
+        open_store = partial(open_dynamodb, server.endpoint, server.new_account())
+        make_table(*open_store.args)
+        together = Rounds(
+            open_store=open_store,
+            folder=tmp_path,
+            random=random,
+            processes=processes,
+            remote=True,
+            meanwhile=lambda: server.restart() if random.random() < 0.3 else None,
+        )
+        together.begin()
+        for _ in range(rounds):
+            together.go()
+            server.restart()
+    finally:
+        server.kill()
+
+
+# ------------------------------------------------------------------------- it finds what is wrong
+
+
+class WritesLater(SqliteStore):
+    """Says that a job is accepted, and writes three of them at a time."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self._later: list[Job] = []
+
+    def job_enqueue(self, job: Job, *, idempotency_key: str = "") -> tuple[Job, bool]:
+        if idempotency_key or job.depends_on:
+            return super().job_enqueue(job, idempotency_key=idempotency_key)
+        self._later.append(job)
+        if len(self._later) == 3:
+            for each in self._later:
+                super().job_enqueue(each)
+            self._later.clear()
+        return job, True
+
+
+def open_writing_later(path: Path) -> Store:
+    return WritesLater(path)
+
+
+def test_a_store_that_writes_later_than_it_says_is_found_out(
+    tmp_path: Path, processes: ForkServerContext
+) -> None:
+    with pytest.raises(AssertionError, match="an accepted job is lost"):
+        play(100, tmp_path, open_writing_later, processes)
+
+
+def test_forged_memories_are_found_out(tmp_path: Path, processes: ForkServerContext) -> None:
+    """What was told and is not so is noticed, for each of the promises."""
+    together = Rounds(
+        open_store=partial(open_sqlite, tmp_path / "store.db"),
+        folder=tmp_path,
+        random=Random(3),
+        processes=processes,
+    )
+    together.begin()
+    while not all(any(together._told(kind)) for kind in (spec.Enqueue, spec.Claim, spec.Finish)):
+        together.go()
+    (job, _) = next(together._told(spec.Enqueue))
+    [lease, *_] = next(got for got in together._told(spec.Claim) if got)
+    end = next(together._told(spec.Finish))
+    forged = {
+        "an accepted job is lost": (spec.Enqueue, (job._replace(id="j-lost"), True)),
+        "a lease is shared": (spec.Claim, (lease,)),
+        "a job has ended twice": (spec.Finish, end._replace(epoch=end.epoch + 1)),
+        "an end is undone": (spec.Finish, job._replace(state=JobState.FAILED, epoch=9)),
+    }
+    calls = together.calls
+    store = together.open_store()
+    for complaint, (kind, answer) in forged.items():
+        true = next(call for call in calls if isinstance(call.operation, kind))
+        together.calls = [*calls, replace(true, answer=answer, returned=true.invoked)]
+        with pytest.raises(AssertionError, match=complaint):
+            together._examine(store)
+    store.close()

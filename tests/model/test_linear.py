@@ -18,6 +18,7 @@ from tests.conformance.builders import NOW
 from tests.model import spec
 from tests.model.linear import NEVER, Call, NotLinearizable, Undecided, check, partitions
 from tests.model.spec import Answer, Operation, Refusal, World, agrees, step
+from tests.model.unlocked import check_unlocked
 
 ROOM = Capacity(gpus=4, cpus=8, memory_mib=1000)
 
@@ -72,9 +73,12 @@ def overlapping(*calls: Call) -> list[Call]:
     return [replace(call, client=client, invoked=0) for client, call in enumerate(calls)]
 
 
-def refused(calls: Sequence[Call], **rules: int) -> None:
+def refused(calls: Sequence[Call], *, window: int = 0) -> None:
     with pytest.raises(NotLinearizable):
-        check(calls, begun(), **rules)
+        if window:
+            check_unlocked(calls, begun(), window=window)
+        else:
+            check(calls, begun())
 
 
 # ----------------------------------------------------------------------------------------- no
@@ -199,7 +203,16 @@ def test_a_call_without_an_answer_took_no_effect_before_it_was_made() -> None:
     refused([calls[0], calls[2], later])
 
 
-# ---------------------------------------------------------------------------------- the window
+def test_a_call_without_an_answer_took_no_effect_after_its_process_had_died() -> None:
+    calls = in_turn(enqueue("j-1"), spec.Get(job="j-1"), claim("m-1"))
+    dead = replace(calls[2], invoked=1, returned=NEVER, answer=None)
+    gone = replace(calls[2], operation=claim("m-2"), answer=())
+    refused([*calls[:2], gone])
+    check([*calls[:2], dead, gone], begun())
+    refused([*calls[:2], replace(dead, ended=calls[1].invoked - 1), gone])
+
+
+# -------------------------------------------------------------------------- a line without a lock
 
 
 def test_a_window_allows_what_lies_in_it_and_nothing_else() -> None:
@@ -207,11 +220,11 @@ def test_a_window_allows_what_lies_in_it_and_nothing_else() -> None:
     calls = in_turn(*four, enqueue("low", priority=-1), claim())
     [got] = calls[5].answer
     ahead = answering(calls, 5, (got._replace(id="j-2"),))
-    check(ahead, begun(), window=3)
+    check_unlocked(ahead, begun(), window=3)
     refused(ahead, window=2)
     refused(answering(calls, 5, (got._replace(id="low", priority=-1),)), window=100)
     refused(answering(calls, 5, (got._replace(id="j-9"),)), window=100)
-    check(answering(calls, 5, ()), begun(), window=3)
+    check_unlocked(answering(calls, 5, ()), begun(), window=3)
 
 
 def test_a_windowed_claim_takes_its_jobs_one_by_one() -> None:
@@ -223,8 +236,48 @@ def test_a_windowed_claim_takes_its_jobs_one_by_one() -> None:
         Call(client=2, operation=claim("m-2"), invoked=6, returned=8, answer=()),
         replace(between, invoked=20, returned=30),
     ]
-    check(calls, begun(), window=2)
+    check_unlocked(calls, begun(), window=2)
     refused([*calls[:3], replace(calls[3], invoked=91, returned=99)], window=2)
+
+
+def test_a_move_beside_other_changes_ends_in_its_priority_and_no_other() -> None:
+    jobs = [enqueue(f"j-{number}") for number in range(3)]
+    there = [*jobs, enqueue("low", priority=-1)]
+    calls = in_turn(*there, move("j-2", "top"), spec.Order(queue="q"))
+    loose = answering(calls, 5, ("j-0", "j-2", "j-1", "low"))
+    refused(loose, window=9)
+    beside = Call(client=2, operation=claim(), invoked=40, returned=45, answer=())
+    check_unlocked([*loose, beside], begun(), window=9)
+    refused([*answering(calls, 5, ("j-1", "j-2", "j-0", "low")), beside], window=9)
+    refused([*answering(calls, 5, ("j-0", "j-1", "low", "j-2")), beside], window=9)
+    refused([*answering(calls, 5, ("j-0", "j-1", "low")), beside], window=9)
+
+
+def test_two_moves_that_expect_one_version_do_not_both_succeed_without_a_lock_either() -> None:
+    versioned = move("j-2", "top", expected_version=1)
+    calls = in_turn(enqueue("j-1"), enqueue("j-2"), versioned, versioned)
+    both = answering(calls, 3, calls[2].answer._replace(version=3))
+    refused(both, window=9)
+    refused([*both[:2], *overlapping(*both[2:])], window=9)
+    check_unlocked([*calls[:2], *overlapping(*calls[2:])], begun(), window=9)
+
+
+def test_versions_may_be_counted_up_for_a_job_that_is_not_moved_but_never_down() -> None:
+    calls = in_turn(enqueue("j-1"), claim(), spec.Start(job="j-1", epoch=1, now=NOW))
+    check_unlocked(answering(calls, 2, calls[2].answer._replace(version=7)), begun(), window=9)
+    refused(answering(calls, 2, calls[2].answer._replace(version=2)), window=9)
+
+
+def test_a_lower_priority_comes_first_only_where_there_are_limits() -> None:
+    limit = spec.PutQueue(queue="r", max_running=9, expected_version=1)
+    for queue, put in (("q", replace(limit, queue="q")), ("r", replace(limit, max_running=None))):
+        calls = in_turn(put, enqueue("low", queue), enqueue("top", queue, priority=1))
+        got = in_turn(*(call.operation for call in calls[:2]), claim("m-1", queue))[2]
+        early = replace(got, invoked=50, returned=55)
+        if queue == "q":
+            check_unlocked([*calls, early], begun(), window=9)
+        else:
+            refused([*calls, early], window=9)
 
 
 def test_a_windowed_claim_from_a_queue_that_was_paused_all_along_is_refused() -> None:
@@ -233,10 +286,10 @@ def test_a_windowed_claim_from_a_queue_that_was_paused_all_along_is_refused() ->
     late = answering(calls, 2, in_turn(enqueue("j-1"), claim())[1].answer)
     refused(late, window=2)
     meanwhile = replace(late[2], invoked=late[1].returned - 1)
-    check([*late[:2], meanwhile], begun(), window=2)
+    check_unlocked([*late[:2], meanwhile], begun(), window=2)
     opened = in_turn(enqueue("j-1"), pause, replace(pause, paused=False, expected_version=2))[2]
     after = replace(late[2], invoked=opened.invoked + 1, returned=opened.returned + 1)
-    check([*late[:2], opened, after], begun(), window=2)
+    check_unlocked([*late[:2], opened, after], begun(), window=2)
 
 
 # -------------------------------------------------------------------------- the search itself

@@ -6,12 +6,19 @@ from random import Random
 
 import pytest
 
-from tests.model.clients import concurrent_history
+from control_plane.ports import CLAIM_WINDOW
+from tests.model.clients import History, concurrent_history
 from tests.model.conftest import Adapter
 from tests.model.linear import NotLinearizable, check
-from tests.model.mutants import ALWAYS_WRONG, WRONG_TOGETHER, Mutant
+from tests.model.mutants import (
+    ALWAYS_WRONG,
+    WRONG_TOGETHER,
+    WRONG_WITHOUT_A_LOCK_TOO,
+    Mutant,
+)
 from tests.model.searching import search
 from tests.model.sequential import Sequential
+from tests.model.unlocked import check_unlocked
 
 HISTORIES = 1000
 """At most: the search stops at the first history that shows the bug."""
@@ -27,10 +34,18 @@ def test_one_client_finds_what_is_always_wrong(mutant: type[Mutant]) -> None:
 
 @pytest.mark.parametrize("mutant", WRONG_TOGETHER)
 def test_several_clients_find_what_is_wrong_in_between(mutant: type[Mutant]) -> None:
-    def search_together() -> None:
-        for number in range(HISTORIES):
-            history = concurrent_history(mutant(), Random(number))
+    with pytest.raises(NotLinearizable):
+        for history in histories(mutant):
             check(history.calls, history.world)
 
+
+@pytest.mark.parametrize("mutant", WRONG_WITHOUT_A_LOCK_TOO)
+def test_they_do_by_the_rules_for_a_store_without_a_lock(mutant: type[Mutant]) -> None:
     with pytest.raises(NotLinearizable):
-        search_together()
+        for history in histories(mutant, remote=True):
+            check_unlocked(history.calls, history.world, window=CLAIM_WINDOW)
+
+
+def histories(mutant: type[Mutant], *, remote: bool = False) -> Iterator[History]:
+    for number in range(HISTORIES):
+        yield concurrent_history(mutant(), Random(number), remote=remote)

@@ -195,6 +195,21 @@ def test_a_queue_may_use_several_pools() -> None:
     assert unmet(before) == [("default", 1)]
 
 
+def test_every_queue_finds_the_machines_of_its_own_pools() -> None:
+    """A pool that nobody asks is no supply, whatever runs in it."""
+    before = snapshot(
+        group(1, queue="one"),
+        group(2, queue="two"),
+        policy=policy(
+            pool("l4"), pool("big"), pool("idle"), queue("one", "l4"), queue("two", "big")
+        ),
+        machines=tuple(machine(f"m-{name}", pool=name) for name in ("l4", "big", "idle")),
+    )
+    found = demand(before, recover(before))
+    assert unmet(before) == [("two", 1)]
+    assert found.used == {"m-l4", "m-big"}
+
+
 def order_of(*groups: WaitingGroup) -> list[Need]:
     before = snapshot(*groups)
     return [each.group.need for each in demand(before, recover(before)).unmet]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -76,6 +77,13 @@ def test_a_launch_whose_answer_was_lost_is_adopted(seen: str) -> None:
     money."""
     one = machine("m-1", S.LAUNCHING, age_s=60)
     assert seeing(one, sighting("m-1", seen)) == {"adopted": ["m-1=i-m-1"], "serving": ["m-1"]}
+
+
+def test_a_launch_whose_id_is_known_is_adopted_as_that_machine() -> None:
+    """The cloud has named it, but has not said that it is done."""
+    one = machine("m-1", S.LAUNCHING, age_s=60, provider_id="i-m-1")
+    found = seeing(one, sighting("m-1", created_at=ago(60)))
+    assert found == {"adopted": ["m-1=i-m-1"], "serving": ["m-1"]}
 
 
 def test_an_adoption_takes_what_the_cloud_says() -> None:
@@ -426,6 +434,8 @@ def test_what_an_ending_machine_still_holds_is_given_back(
 def test_an_ended_machine_is_left_alone(state: MachineState) -> None:
     """It should not be in a snapshot; if it is, nothing happens."""
     assert seeing(machine("m-1", state), GONE) == {}
+    assert seeing(machine("m-1", state), sighting()) == {}
+    assert seeing(machine("m-1", state), leases=(lease(),)) == {"given back": ["j-1 lost"]}
 
 
 # ------------------------------------------------------------------------------- leases
@@ -440,6 +450,14 @@ def test_a_job_whose_machine_has_no_record_is_given_back() -> None:
         job_id="j-1", epoch=1, outcome="lost", reason=found.requeues[0].reason
     )
     assert found.requeues[0].reason.code == "no-machine"
+
+
+def test_jobs_are_given_back_in_a_fixed_order() -> None:
+    """By job, then by epoch, however the store lists them."""
+    held = (lease("m-1", "j-2"), replace(lease("m-1", "j-1"), epoch=2), lease("m-1", "j-1"))
+    before = snapshot(machines=(machine(last_beat_at=ago(600)),), leases=held)
+    given_back = [(each.job_id, each.epoch) for each in recover(before).requeues]
+    assert given_back == [("j-1", 1), ("j-1", 2), ("j-2", 1)]
 
 
 def test_a_running_job_is_left_alone() -> None:
@@ -491,6 +509,20 @@ def test_the_second_machine_of_one_record_is_ended(state: MachineState) -> None:
     assert found["reaped"] == ["i-double"]
     assert found["wrong"] == "books-wrong"
     assert "marked" not in found
+
+
+def test_a_machine_that_two_clouds_show_under_one_id_is_one_too_many() -> None:
+    """Names may coincide: the launch went on to a second cloud, and the first had begun it."""
+    before = snapshot(
+        machines=(machine(),),
+        observations=(
+            observation(sighting()),
+            observation(sighting(provider="gcp"), provider="gcp"),
+        ),
+    )
+    assert [(each.provider, each.provider_id) for each in recover(before).reaps] == [
+        ("gcp", "i-m-1")
+    ]
 
 
 def test_of_two_answers_to_one_launch_the_first_is_taken() -> None:

@@ -26,7 +26,8 @@ from tests.emulators.unreliable import LOSE, PASS, Unreliable
 from tests.unit.stores.dynamodb.stores import billed
 from tests.unit.stores.dynamodb.test_crashes import dying_before
 
-START = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
+START = datetime(2040, 3, 1, 12, 0, tzinfo=UTC)
+"""Ahead of any computer's clock: ministack deletes what has expired by that."""
 _tables = count(1)
 
 
@@ -228,10 +229,10 @@ def test_processes_whose_clocks_agree_to_the_microsecond_lose_no_event(process: 
 
 
 def days_of_events(store: DynamoStore, clock: HandClock, days: int) -> list[Event]:
-    """One job event a day and nine of machines; newest first."""
+    """One job event a day and two of machines; newest first."""
     for _ in range(days):
-        for number in range(10):
-            kind = "job" if number == 5 else "machine"
+        for number in range(3):
+            kind = "job" if number == 1 else "machine"
             store.event_append(Event(at=clock.at, kind=kind, subject=f"s-{number}", text="x"))
         clock.at += timedelta(days=1)
     return events(store, limit=1000)
@@ -239,12 +240,12 @@ def days_of_events(store: DynamoStore, clock: HandClock, days: int) -> list[Even
 
 def test_events_are_read_over_many_days(store: DynamoStore, clock: HandClock) -> None:
     every = days_of_events(store, clock, 30)
-    assert len(every) == 300
+    assert len(every) == 90
     assert [each.seq for each in every] == sorted((each.seq for each in every), reverse=True)
-    for limit in (10, 33):
+    for limit in (10, 100):
         assert events(store, limit=limit) == every
         assert events(store, limit=limit, kind="job") == [e for e in every if e.kind == "job"]
-        assert events(store, limit=limit, subject="s-3") == [e for e in every if e.subject == "s-3"]
+        assert events(store, limit=limit, subject="s-2") == [e for e in every if e.subject == "s-2"]
 
 
 def test_a_page_of_rare_events_reads_no_more_than_its_bound(
@@ -284,7 +285,7 @@ def test_an_answer_stands_at_least_until_it_may_be_forgotten(store: DynamoStore)
 
 
 def everything(store: DynamoStore) -> list[PriceInterval]:
-    far = timedelta(days=4000)
+    far = timedelta(days=9000)
     return list(store.prices_between(START - far, START + far))
 
 
@@ -307,7 +308,7 @@ def test_intervals_of_all_months_are_found_and_no_other_month_is_read(
 
 
 def test_an_interval_over_many_months_is_found_in_each(store: DynamoStore) -> None:
-    store.price_open(interval())
+    store.price_open(interval(start=START))
     store.price_close("m-1", at=START + timedelta(days=300))
     for days in (0, 100, 299):
         start = START + timedelta(days=days)
