@@ -7,6 +7,7 @@ blobs and the secrets that make it that installation.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from pathlib import Path
 
 from control_plane import transfer
 from control_plane.archive import DATABASE, IDENTITY, blobs_of, check_state
+from control_plane.errors import InvalidInput
 from control_plane.lock import alone
 from control_plane.ports import Store, TransferKind
 from control_plane.stores.sqlite import SqliteStore
@@ -103,6 +105,10 @@ def _sqlite(path: Path) -> Iterator[Store]:
         store.close()
 
 
+_TABLE_NAME = re.compile(r"[A-Za-z0-9_.-]{3,255}")
+"""DynamoDB developer guide, "Naming rules"."""
+
+
 @contextmanager
 def _table(address: str) -> Iterator[Store]:
     """The store in a table. Region, credentials and endpoint (`AWS_ENDPOINT_URL_DYNAMODB`,
@@ -114,6 +120,8 @@ def _table(address: str) -> Iterator[Store]:
     from control_plane.stores.dynamodb.table import check_table
 
     name = address.removeprefix(DYNAMODB)
+    if not _TABLE_NAME.fullmatch(name):
+        raise InvalidInput(f"{name!r} is no name of a table", fix=f"write {DYNAMODB}NAME")
     client = connect(region=os.environ.get("AWS_REGION", ""))
     store = DynamoStore(client, table=name, clock=SystemClock())
     try:

@@ -85,10 +85,10 @@ CALLS: Mapping[str, tuple[int, Mapping[str, st.SearchStrategy[Any]]]] = {
         8,
         {
             "which": picks,
-            "queue": queues,
+            "elsewhere": st.sampled_from((None, None, None, *QUEUES, "nowhere")),
             "where": st.sampled_from(("top", "bottom", "before", "before", "after", "after")),
             "other": picks,
-            "older": st.sampled_from((None, None, 0, 0, 1)),
+            "older": st.sampled_from((None, None, None, 0, 0, 1)),
         },
     ),
     "set_queue": (
@@ -159,6 +159,7 @@ class Sequential(RuleBasedStateMachine):
                 queue="r" if age % 3 == 2 else "q",
                 priority=age % 2,
                 owner=("", "ann", "bob")[age % 5 // 2],
+                not_before=self.now + timedelta(seconds=20) if age % 4 == 3 else None,
                 now=self.now - timedelta(seconds=age),
             )
             self.do(operation)
@@ -285,16 +286,20 @@ class Sequential(RuleBasedStateMachine):
         job = one([*self.world.jobs, "j-unknown"], which)
         self.do(spec.Cancel(job=job or "", now=self.now))
 
-    def move(self, which: int, queue: str, where: str, other: int, older: int | None) -> None:
+    def move(
+        self, which: int, elsewhere: str | None, where: str, other: int, older: int | None
+    ) -> None:
         job = one(self.jobs(JobState.QUEUED) or self.jobs(), which)
-        beside = one(self.world.waiting(queue) or self.jobs(), other)
-        if job is None or beside is None:
+        if job is None:
             return
+        queue = elsewhere or job.queue
+        others = [each for each in self.world.waiting(queue) if each.id != job.id]
+        beside = one(others or self.jobs(), other)
         operation = spec.Move(
             job=job.id,
             queue=queue,
             where=where,
-            neighbour=beside.id if where in ("before", "after") else "",
+            neighbour=beside.id if beside and where in ("before", "after") else "",
             expected_version=None if older is None else job.version - older,
             now=self.now,
         )

@@ -8,6 +8,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import permutations
 from typing import Any
 
@@ -74,11 +75,9 @@ def overlapping(*calls: Call) -> list[Call]:
 
 
 def refused(calls: Sequence[Call], *, window: int = 0) -> None:
+    judge = partial(check_unlocked, window=window) if window else check
     with pytest.raises(NotLinearizable):
-        if window:
-            check_unlocked(calls, begun(), window=window)
-        else:
-            check(calls, begun())
+        judge(calls, begun())
 
 
 # ----------------------------------------------------------------------------------------- no

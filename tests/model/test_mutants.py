@@ -7,7 +7,7 @@ from random import Random
 import pytest
 
 from control_plane.ports import CLAIM_WINDOW
-from tests.model.clients import History, concurrent_history
+from tests.model.clients import concurrent_history
 from tests.model.conftest import Adapter
 from tests.model.linear import NotLinearizable, check
 from tests.model.mutants import (
@@ -34,18 +34,21 @@ def test_one_client_finds_what_is_always_wrong(mutant: type[Mutant]) -> None:
 
 @pytest.mark.parametrize("mutant", WRONG_TOGETHER)
 def test_several_clients_find_what_is_wrong_in_between(mutant: type[Mutant]) -> None:
-    with pytest.raises(NotLinearizable):
-        for history in histories(mutant):
+    def search_together() -> None:
+        for number in range(HISTORIES):
+            history = concurrent_history(mutant(), Random(number))
             check(history.calls, history.world)
+
+    with pytest.raises(NotLinearizable):
+        search_together()
 
 
 @pytest.mark.parametrize("mutant", WRONG_WITHOUT_A_LOCK_TOO)
 def test_they_do_by_the_rules_for_a_store_without_a_lock(mutant: type[Mutant]) -> None:
-    with pytest.raises(NotLinearizable):
-        for history in histories(mutant, remote=True):
+    def search_together() -> None:
+        for number in range(HISTORIES):
+            history = concurrent_history(mutant(), Random(number), remote=True)
             check_unlocked(history.calls, history.world, window=CLAIM_WINDOW)
 
-
-def histories(mutant: type[Mutant], *, remote: bool = False) -> Iterator[History]:
-    for number in range(HISTORIES):
-        yield concurrent_history(mutant(), Random(number), remote=remote)
+    with pytest.raises(NotLinearizable):
+        search_together()

@@ -332,6 +332,13 @@ def test_a_table_that_is_not_there_is_said_so(cli: Cli, aws: str, tmp_path: Path
     assert "fix: " in ran.err
 
 
+@pytest.mark.parametrize("name", ["", "ab", "my table", "x/y"])
+def test_what_no_table_is_called_is_invalid(cli: Cli, tmp_path: Path, name: str) -> None:
+    ran = cli("export", tmp_path / "here", "--store", f"dynamodb:{name}")
+    assert ran.code == 2
+    assert f"{name!r} is no name of a table" in ran.err
+
+
 def test_a_table_of_something_else_is_left_alone(aws: str, table_name: str, tmp_path: Path) -> None:
     client = connect(region=REGION)
     create_table(client, table_name, [])
