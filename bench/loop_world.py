@@ -109,7 +109,7 @@ class World:
     machines: list[PlainMachine]
 
 
-def world(machines: int, jobs: int) -> World:
+def world(machines: int, jobs: int, *, kinds: int = 50) -> World:
     """Nine leases to ten machines, a few machines idle, booting, silent, ending or taken away by
     their cloud, and more waiting than the pools, which may grow by a fifth, can take."""
     chance = Random(machines)
@@ -119,7 +119,7 @@ def world(machines: int, jobs: int) -> World:
     snapshot = Snapshot(
         now=NOW,
         policy=policy,
-        waiting=_waiting(jobs, chance),
+        waiting=_waiting(jobs, kinds, chance),
         machines=_with_idle_times(fleet, leases),
         leases=tuple(leases),
         observations=_observations(fleet, chance),
@@ -276,11 +276,16 @@ def _sighting(machine: Machine, *, taken_away: bool) -> Sighting:
     )
 
 
-def _waiting(jobs: int, chance: Random) -> tuple[WaitingGroup, ...]:
-    """Every need in every queue; one job in twenty has not waited long enough yet."""
-    kinds = list(product(QUEUES, NEEDS))
-    weights = [chance.randint(1, 9) for _ in kinds]
-    counts = Counter(chance.choices(range(len(kinds)), weights, k=jobs))
+def _waiting(jobs: int, kinds: int, chance: Random) -> tuple[WaitingGroup, ...]:
+    """Every need in every queue, in as many sizes as it takes to make so many kinds; one job in
+    twenty has not waited long enough yet."""
+    sizes = range(kinds // (len(QUEUES) * len(NEEDS)))
+    asked = [
+        (queue, replace(need, memory_mib=need.memory_mib + 64 * size))
+        for queue, need, size in product(QUEUES, NEEDS, sizes)
+    ]
+    weights = [chance.randint(1, 9) for _ in asked]
+    counts = Counter(chance.choices(range(len(asked)), weights, k=jobs))
     return tuple(
         WaitingGroup(
             queue=queue,
@@ -290,7 +295,7 @@ def _waiting(jobs: int, chance: Random) -> tuple[WaitingGroup, ...]:
             ripe=counts[number] * 19 // 20,
             oldest_at=_ago(40 + number),
         )
-        for number, (queue, need) in enumerate(kinds)
+        for number, (queue, need) in enumerate(asked)
     )
 
 

@@ -158,7 +158,11 @@ def _attempts(store: Store, op: spec.Attempts) -> Answer:
     attempts = store.job_attempts(op.job)
     numbers = [(each.number, each.epoch) for each in attempts]
     assert numbers == [(number, number) for number in range(1, len(attempts) + 1)], attempts
-    return tuple((each.machine_id, each.outcome) for each in attempts)
+    return tuple((each.machine_id, each.outcome, each.queue, each.leased_at) for each in attempts)
+
+
+def _heads(store: Store, op: spec.Heads) -> Answer:
+    return dict(store.queue_heads([queue.name for queue in store.queue_list()]))
 
 
 _CALLS: Mapping[type[Operation], Callable[[Store, Any], Answer]] = {
@@ -182,5 +186,7 @@ _CALLS: Mapping[type[Operation], Callable[[Store, Any], Answer]] = {
     spec.Depths: _depths,
     spec.Groups: _groups,
     spec.Attempts: _attempts,
+    spec.Waits: lambda store, op: tuple(store.queue_waits(op.queue)),
+    spec.Heads: _heads,
     spec.Idle: lambda store, op: store.machine_get(op.machine).idle_since,
 }

@@ -13,7 +13,9 @@ from typing import Any, ClassVar, TypeVar
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from control_plane.core.job_ids import id_for
 from control_plane.core.model import Capacity, JobState, Market, Need
+from control_plane.ports import TransferKind
 from tests.conformance.builders import NOW
 from tests.model import spec
 from tests.model.calls import all_jobs, perform
@@ -26,6 +28,8 @@ T = TypeVar("T")
 
 QUEUES = ("q", "r")
 MACHINES = ("m-1", "m-2")
+KEYS = ("k-1", "k-2", *(f"019cb000-0000-7000-8000-00000000000{last}" for last in (1, 2)))
+"""Some carry the id of their job."""
 NEEDS = (Need(), Need(), Need(gpus=1), Need(gpus=2), Need(cpus=2, on_demand_only=True))
 ROOM = Capacity(gpus=4, cpus=8, memory_mib=1000)
 ROOMS = (
@@ -53,7 +57,7 @@ CALLS: Mapping[str, tuple[int, Mapping[str, st.SearchStrategy[Any]]]] = {
             "need": st.sampled_from(NEEDS),
             "delay": st.sampled_from((None, None, 5.0, 60.0, -1.0)),
             "depends_on": st.one_of(st.just([]), st.just([]), st.lists(picks, max_size=2)),
-            "key": st.sampled_from(("", "", "", "k-1", "k-2", "k-3")),
+            "key": st.sampled_from(("", "", "", "", *KEYS)),
         },
     ),
     "enqueue_wrongly": (1, {"which": picks, "dependency": picks}),
@@ -111,6 +115,7 @@ CALLS: Mapping[str, tuple[int, Mapping[str, st.SearchStrategy[Any]]]] = {
     ),
     "call_again": (5, {}),
     "reopen": (1, {}),
+    "emigrate": (1, {}),
     "crash": (1, {}),
 }
 """What may happen next: how often it does, and what has to be chosen for it."""
@@ -208,8 +213,10 @@ class Sequential(RuleBasedStateMachine):
             *(spec.Order(queue=queue) for queue in QUEUES),
             *(spec.Idle(machine=machine) for machine in self.world.machines),
             *(spec.Attempts(job=job.id) for job in self.jobs()[-3:]),
+            *(spec.Waits(queue=queue) for queue in QUEUES),
             spec.Leases(),
             spec.Depths(),
+            spec.Heads(),
             spec.Groups(queues=present, ripe_before=NOW + timedelta(seconds=1), now=self.now),
         ]
 
@@ -263,7 +270,7 @@ class Sequential(RuleBasedStateMachine):
     ) -> None:
         there = list(self.world.jobs)
         operation = spec.Enqueue(
-            job=f"j-{len(there):02}",
+            job=id_for(key) or f"j-{len(there):02}",
             queue=queue,
             priority=priority,
             owner=owner,
@@ -347,13 +354,30 @@ class Sequential(RuleBasedStateMachine):
             self.store.close()
             self.store = self.adapter.again(self.folder)
 
+    def emigrate(self) -> None:
+        """All records go to a new store of the same kind."""
+        before, after = self.store, self.adapter.empty(self._next_folder())
+        for kind in TransferKind:
+            cursor = ""
+            while True:
+                page = before.transfer_read(kind, cursor=cursor, limit=5)
+                after.transfer_write(kind, page.items)
+                cursor = page.cursor
+                if not cursor:
+                    break
+        before.close()
+        self.store = after
+
+    def _next_folder(self) -> Path:
+        self.folder = self.folder.with_name(str(int(self.folder.name) + 1))
+        self.folder.mkdir()
+        return self.folder
+
     def crash(self) -> None:
         """The files as they are now, without a farewell."""
         if self.adapter.again:
-            copy = self.folder.with_name(str(int(self.folder.name) + 1))
-            shutil.copytree(self.folder, copy)
+            shutil.copytree(self.folder, self._next_folder(), dirs_exist_ok=True)
             self.store.close()
-            self.folder = copy
             self.store = self.adapter.again(self.folder)
 
 

@@ -65,6 +65,17 @@ Answer: TypeAlias = Any
 """A `Refusal`, a `Seen`, or plain tuples of such; compared as a whole."""
 
 
+class Attempt(NamedTuple):
+    """One attempt; its outcome is empty while it goes on."""
+
+    machine: str
+    outcome: str
+    queue: str
+    leased_at: datetime
+    waited_s: float
+    """How long its job had waited; a clock that went back makes it 0."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
     """One job; it has had as many attempts as its epoch says."""
@@ -89,8 +100,7 @@ class Job:
     apart: bool = False
     """Delayed, and no claim or release has found its time come since: it is listed behind the
     line."""
-    attempts: tuple[tuple[str, str], ...] = ()
-    """Machine and outcome of each; the outcome of an open one is empty."""
+    attempts: tuple[Attempt, ...] = ()
 
     @property
     def seen(self) -> Seen:
@@ -468,6 +478,8 @@ class Claim(Operation):
 
     def lease(self, world: World, job: Job) -> World:
         """The world with the machine having the job."""
+        waited_s = max(0.0, (self.now - job.waited_since).total_seconds())
+        attempt = Attempt(self.machine, "", job.queue, self.now, waited_s)
         busy = {
             **world.machines,
             self.machine: replace(world.machines[self.machine], idle_since=None),
@@ -479,7 +491,7 @@ class Claim(Operation):
             apart=False,
             machine=self.machine,
             leased_at=self.now,
-            attempts=(*job.attempts, (self.machine, "")),
+            attempts=(*job.attempts, attempt),
         )
 
 
@@ -536,7 +548,7 @@ class Requeue(Operation):
 def _attempt_over(world: World, job: Job, outcome: str, **changes: object) -> World:
     return world.wrote(
         job,
-        attempts=(*job.attempts[:-1], (job.machine, outcome)),
+        attempts=(*job.attempts[:-1], job.attempts[-1]._replace(outcome=outcome)),
         failures=job.failures + (outcome == "failed"),
         losses=job.losses + (outcome in ("interrupted", "lost")),
         **changes,
@@ -714,12 +726,41 @@ class Groups(Operation):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempts(Operation):
-    """Machine and outcome of each attempt of a job."""
+    """Machine, outcome and queue of each attempt of a job, and when it was leased."""
 
     job: str
 
     def on(self, world: World) -> Result:
-        return world, world.job(self.job).attempts
+        return world, tuple(attempt[:4] for attempt in world.job(self.job).attempts)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Waits(Operation):
+    """How long first attempts waited, newest claim first."""
+
+    queue: str
+
+    def on(self, world: World) -> Result:
+        firsts = [(job.attempts[0], job.id) for job in world.jobs.values() if job.attempts]
+        firsts.sort(key=lambda first: (first[0].leased_at, first[1]), reverse=True)
+        here = [attempt.waited_s for attempt, _ in firsts if attempt.queue == self.queue]
+        return world, tuple(here)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Heads(Choice):
+    """Since when somebody waits in each queue; whose wait it is may be the store's to choose."""
+
+    def on(self, world: World) -> Result:
+        heads: dict[str, datetime] = {}
+        for queue in world.queues:
+            waiting = world.waiting(queue)
+            told: Any = dict(self.heard).get(queue)
+            if any(job.waited_since == told for job in waiting):
+                heads[queue] = told
+            elif not all(job.apart for job in waiting):
+                heads[queue] = min(job.waited_since for job in waiting if not job.apart)
+        return world, heads
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

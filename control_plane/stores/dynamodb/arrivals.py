@@ -65,10 +65,10 @@ class Arrivals(Machines, Jobs):
         for day in {at.job_day(job_id) for job_id in jobs}:
             self._note_day(at.PACKED, day)
         awaited = self._awaited(jobs)
-        items = []
+        items: list[Item] = []
         for row in rows:
             known, queue = there.get(row.job.id), queues.get(row.job.queue)
-            self._point_at(row, known)
+            items += self._pointers(row, known)
             record = replace(self._arrived(row, known), limits=self._held_there(row.job, queue))
             record, spec = self._with_spec(record)
             pk, sk = at.job_key(row.job.id)
@@ -94,14 +94,14 @@ class Arrivals(Machines, Jobs):
             expires=self._expiry() if _is_over(job) else None,
         )
 
-    def _point_at(self, row: JobRow, known: Stored | None) -> None:
-        """Let the idempotency key lead to the job, where it does not by itself."""
+    def _pointers(self, row: JobRow, known: Stored | None) -> list[Item]:
+        """What leads from the idempotency key to the job, where the key does not by itself."""
         if known is not None and known.key and known.key != row.idempotency_key:
             self._table.delete(*at.pointer_key(known.key))
-        if row.idempotency_key and id_for(row.idempotency_key) != row.job.id:
-            pk, sk = at.pointer_key(row.idempotency_key)
-            expires = self._expiry_beside()
-            self._table.put({"pk": pk, "sk": sk, at.JOB: row.job.id, at.TTL: expires})
+        if not row.idempotency_key or id_for(row.idempotency_key) == row.job.id:
+            return []
+        pk, sk = at.pointer_key(row.idempotency_key)
+        return [{"pk": pk, "sk": sk, at.JOB: row.job.id, at.TTL: self._expiry_beside()}]
 
     def _held_there(self, job: Job, queue: Entry | None) -> int:
         """List a held job with its machine, count it against the limits of its queue, and return
