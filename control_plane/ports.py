@@ -288,7 +288,8 @@ class JobStore(Protocol):
         (`max_running`, `max_running_per_owner`; never exceeded; jobs of no owner count as one
         owner's). Each claimed job is `leased` with
         `epoch`, `attempt` counted up and an open attempt; the machine's `idle_since` is cleared.
-        A machine that is not `ready` at that instant gets nothing. Raises `NotFound` for an unknown
+        A machine that is not `ready` at that instant gets nothing; a store may take the claim for
+        a beat. Raises `NotFound` for an unknown
         machine.
 
         Among many simultaneous callers a job may go to one of them a little ahead of its turn,

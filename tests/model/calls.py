@@ -11,8 +11,8 @@ from control_plane.core.model import MachineState, QueueRecord
 from control_plane.errors import NotFound, OrchctlError
 from control_plane.ports import Ending, Place, Store
 from tests.conformance.builders import BECAUSE, NOW, QUEUED, job, machine_record
-from tests.model import spec
-from tests.model.spec import Answer, Operation, Refusal, Seen
+from tests.model import reads, spec
+from tests.model.world import Answer, Operation, Refusal, Seen
 
 
 def perform(store: Store, operation: Operation) -> Answer:
@@ -130,38 +130,38 @@ def _clear(store: Store, op: spec.Clear) -> Answer:
     return tuple(store.queue_clear(op.queue, now=op.now, reason=BECAUSE))
 
 
-def _order(store: Store, op: spec.Order) -> Answer:
+def _order(store: Store, op: reads.Order) -> Answer:
     # In one page: only that is one look.
     waiting = all_jobs(store, page_size=1000, queue=op.queue, states=QUEUED)
     return tuple(each.id for each in waiting)
 
 
-def _leases(store: Store, op: spec.Leases) -> Answer:
+def _leases(store: Store, op: reads.Leases) -> Answer:
     leases = store.job_leases()
     held = [(each.machine_id, each.job_id, each.epoch, each.queue) for each in leases]
     assert len(held) == len(set(held)), held
     return frozenset(held)
 
 
-def _depths(store: Store, op: spec.Depths) -> Answer:
+def _depths(store: Store, op: reads.Depths) -> Answer:
     stats = store.queue_stats()
     return {name: (each.waiting, each.running, each.blocked) for name, each in stats.items()}
 
 
-def _groups(store: Store, op: spec.Groups) -> Answer:
+def _groups(store: Store, op: reads.Groups) -> Answer:
     ripe_before = dict.fromkeys(op.queues, op.ripe_before)
     groups = store.waiting_groups(op.queues, ripe_before=ripe_before, now=op.now)
     return tuple((each.queue, each.priority, each.need, each.count, each.ripe) for each in groups)
 
 
-def _attempts(store: Store, op: spec.Attempts) -> Answer:
+def _attempts(store: Store, op: reads.Attempts) -> Answer:
     attempts = store.job_attempts(op.job)
     numbers = [(each.number, each.epoch) for each in attempts]
     assert numbers == [(number, number) for number in range(1, len(attempts) + 1)], attempts
     return tuple((each.machine_id, each.outcome, each.queue, each.leased_at) for each in attempts)
 
 
-def _heads(store: Store, op: spec.Heads) -> Answer:
+def _heads(store: Store, op: reads.Heads) -> Answer:
     return dict(store.queue_heads([queue.name for queue in store.queue_list()]))
 
 
@@ -179,14 +179,14 @@ _CALLS: Mapping[type[Operation], Callable[[Store, Any], Answer]] = {
     spec.Cancel: lambda store, op: seen(store.job_cancel(op.job, reason=BECAUSE, now=op.now)),
     spec.Move: _move,
     spec.Release: _release,
-    spec.Get: lambda store, op: seen(store.job_get(op.job)),
-    spec.Everything: lambda store, op: tuple(map(seen, all_jobs(store))),
-    spec.Order: _order,
-    spec.Leases: _leases,
-    spec.Depths: _depths,
-    spec.Groups: _groups,
-    spec.Attempts: _attempts,
-    spec.Waits: lambda store, op: tuple(store.queue_waits(op.queue)),
-    spec.Heads: _heads,
-    spec.Idle: lambda store, op: store.machine_get(op.machine).idle_since,
+    reads.Get: lambda store, op: seen(store.job_get(op.job)),
+    reads.Everything: lambda store, op: tuple(map(seen, all_jobs(store))),
+    reads.Order: _order,
+    reads.Leases: _leases,
+    reads.Depths: _depths,
+    reads.Groups: _groups,
+    reads.Attempts: _attempts,
+    reads.Waits: lambda store, op: tuple(store.queue_waits(op.queue)),
+    reads.Heads: _heads,
+    reads.Idle: lambda store, op: store.machine_get(op.machine).idle_since,
 }

@@ -16,10 +16,10 @@ from control_plane.core.job_ids import id_for
 from control_plane.core.model import Capacity, JobState, Need
 from control_plane.ports import Store
 from tests.conformance.builders import NOW
-from tests.model import spec
+from tests.model import reads, spec
 from tests.model.calls import perform
 from tests.model.linear import NEVER, Call
-from tests.model.spec import Answer, Operation, Seen, World, step
+from tests.model.world import HELD, Answer, Operation, Seen, World, step
 
 CALLS = {False: (20, 60), True: (10, 25)}
 """How many calls a client makes, by whether the store is remote."""
@@ -58,9 +58,9 @@ def concurrent_history(store: Store, random: Random, *, remote: bool = False) ->
         calls = [call for future in futures for call in future.result()]
     last = Client(board, count, random)
     for queue in names:
-        last.call(spec.Order(queue=queue))
+        last.call(reads.Order(queue=queue))
     for job in board.tried:
-        last.call(spec.Get(job=job))
+        last.call(reads.Get(job=job))
     return History(world=world, calls=[*calls, *last.calls])
 
 
@@ -276,8 +276,8 @@ class Client:
         if self.board.remote:
             return None
         if job and self._rarely(0.5):
-            return spec.Get(job=job.id)
-        return spec.Order(queue=self.random.choice(self.board.queues))
+            return reads.Get(job=job.id)
+        return reads.Order(queue=self.random.choice(self.board.queues))
 
     def _rarely(self, share: float) -> bool:
         return self.random.random() < share
@@ -290,7 +290,7 @@ class Client:
         return self.random.choice(likely) if likely else None
 
     def _held(self) -> Seen | None:
-        return self._known(*spec.HELD)
+        return self._known(*HELD)
 
 
 _CHOICES: Mapping[Callable[[Client], Operation | None], int] = {

@@ -16,7 +16,7 @@ from tests.model import spec
 from tests.model.calls import all_jobs, perform, seen
 from tests.model.clients import Board, Client
 from tests.model.linear import NEVER, Call
-from tests.model.spec import Operation
+from tests.model.world import Operation
 
 OpenStore = Callable[[], Store]
 """How a process opens the store; has to travel to it."""

@@ -15,8 +15,8 @@ from random import Random
 from typing import TypeAlias
 
 from tests.model import spec
-from tests.model.spec import Answer, Operation, World, agrees, step
 from tests.model.telling import brief, lines
+from tests.model.world import Answer, Choice, Operation, World, agrees, step
 
 NEVER = 1 << 63
 """When a call returned whose answer was lost: it may have taken effect since, or not at all."""
@@ -140,7 +140,7 @@ class _Search:
             after, _ = step(world, call.operation)
             # Without an effect it need not be looked for.
             return None if after is world else after
-        if isinstance(call.operation, spec.Choice):
+        if isinstance(call.operation, Choice):
             return self.accept(world, replace(call.operation, heard=call.answer), call.answer)
         return self.accept(world, call.operation, call.answer)
 

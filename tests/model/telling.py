@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import Any
 
 from tests.conformance.builders import NOW
-from tests.model.spec import Seen, World
+from tests.model.world import Seen, World
 
 
 def brief(value: Any) -> str:

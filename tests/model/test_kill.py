@@ -25,13 +25,13 @@ from control_plane.stores.sqlite import SqliteStore
 from control_plane.system import SystemClock
 from tests.conformance.builders import NOW
 from tests.emulators.ministack import Ministack
-from tests.model import spec
+from tests.model import reads, spec
 from tests.model.calls import all_jobs, seen
 from tests.model.clients import Board, begun
 from tests.model.killed import Mortal, OpenStore, knowing, live, remembered
 from tests.model.linear import NEVER, Call, world_after
 from tests.model.searching import announce, new_seed
-from tests.model.spec import World
+from tests.model.world import Refusal, World
 
 ROUNDS = (pytest.param(15, id="15"), pytest.param(500, id="500", marks=pytest.mark.long))
 ROUNDS_REMOTE = (pytest.param(3, id="3"), pytest.param(50, id="50", marks=pytest.mark.long))
@@ -152,7 +152,7 @@ class Rounds:
                 job=lease.job_id, epoch=lease.epoch, outcome="lost", need=lease.need, now=NOW
             )
             keeper.call(requeue)
-        for read in (spec.Everything(), spec.Order(queue="q"), spec.Leases(), spec.Depths()):
+        for read in (reads.Everything(), reads.Order(queue="q"), reads.Leases(), reads.Depths()):
             keeper.call(read)
         self.calls += remembered(log, NEVER)
 
@@ -193,7 +193,7 @@ class Rounds:
 
     def _told(self, kind: type) -> Iterator[Any]:
         for call in self.calls:
-            refused = isinstance(call.answer, spec.Refusal)
+            refused = isinstance(call.answer, Refusal)
             if isinstance(call.operation, kind) and call.returned != NEVER and not refused:
                 yield call.answer
 

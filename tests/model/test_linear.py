@@ -16,10 +16,10 @@ import pytest
 
 from control_plane.core.model import Capacity, JobState, Need
 from tests.conformance.builders import NOW
-from tests.model import spec
+from tests.model import reads, spec
 from tests.model.linear import NEVER, Call, NotLinearizable, Undecided, check, partitions
-from tests.model.spec import Answer, Operation, Refusal, World, agrees, step
 from tests.model.unlocked import check_unlocked
+from tests.model.world import Answer, Operation, Refusal, World, agrees, step
 
 ROOM = Capacity(gpus=4, cpus=8, memory_mib=1000)
 
@@ -94,7 +94,7 @@ def test_a_job_claimed_twice_is_refused_overlapping_or_not() -> None:
 
 
 def test_a_lost_job_is_refused() -> None:
-    calls = in_turn(enqueue("j-1"), spec.Get(job="j-1"), claim())
+    calls = in_turn(enqueue("j-1"), reads.Get(job="j-1"), claim())
     check(calls, begun())
     refused(answering(calls, 2, ()))
     refused(answering(calls, 1, Refusal(frozenset({"NotFound"}))))
@@ -143,7 +143,7 @@ def test_a_lost_update_of_a_move_is_refused() -> None:
         *(enqueue(job) for job in ("j-1", "j-2", "j-3")),
         move("j-3", "top", expected_version=1),
         move("j-3", "before", neighbour="j-2", expected_version=1),
-        spec.Order(queue="q"),
+        reads.Order(queue="q"),
     )
     check(calls, begun())
     assert calls[4].answer == Refusal(frozenset({"Conflict"}))
@@ -178,7 +178,7 @@ def test_one_key_that_makes_two_jobs_is_refused() -> None:
 
 
 def test_a_read_of_the_past_is_refused() -> None:
-    calls = in_turn(enqueue("j-1"), enqueue("j-2"), spec.Order(queue="q"))
+    calls = in_turn(enqueue("j-1"), enqueue("j-2"), reads.Order(queue="q"))
     check(calls, begun())
     refused(answering(calls, 2, ("j-1",)))
     check([calls[0], *overlapping(*answering(calls, 2, ("j-1",))[1:])], begun())
@@ -203,7 +203,7 @@ def test_a_call_without_an_answer_took_no_effect_before_it_was_made() -> None:
 
 
 def test_a_call_without_an_answer_took_no_effect_after_its_process_had_died() -> None:
-    calls = in_turn(enqueue("j-1"), spec.Get(job="j-1"), claim("m-1"))
+    calls = in_turn(enqueue("j-1"), reads.Get(job="j-1"), claim("m-1"))
     dead = replace(calls[2], invoked=1, returned=NEVER, answer=None)
     gone = replace(calls[2], operation=claim("m-2"), answer=())
     refused([*calls[:2], gone])
@@ -242,7 +242,7 @@ def test_a_windowed_claim_takes_its_jobs_one_by_one() -> None:
 def test_a_move_beside_other_changes_ends_in_its_priority_and_no_other() -> None:
     jobs = [enqueue(f"j-{number}") for number in range(3)]
     there = [*jobs, enqueue("low", priority=-1)]
-    calls = in_turn(*there, move("j-2", "top"), spec.Order(queue="q"))
+    calls = in_turn(*there, move("j-2", "top"), reads.Order(queue="q"))
     loose = answering(calls, 5, ("j-0", "j-2", "j-1", "low"))
     refused(loose, window=9)
     beside = Call(client=2, operation=claim(), invoked=40, returned=45, answer=())
@@ -342,7 +342,7 @@ def _small_history(random_: random.Random) -> Iterator[Call]:
         finish("j-1"),
         move("j-2", "top"),
         spec.Cancel(job="j-1", now=NOW),
-        spec.Order(queue="q"),
+        reads.Order(queue="q"),
     ]
     for index, call in enumerate(in_turn(*random_.choices(choices, k=5))):
         start = max(0, 10 * index + random_.randint(-25, 15))

@@ -15,18 +15,20 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
-from tests.model import spec
-from tests.model.linear import NEVER, Call, NotLinearizable, check, touched
-from tests.model.spec import Answer, Operation, Refusal, Seen, World, agrees, step
+from tests.model import reads, spec
+from tests.model.linear import BUDGET, NEVER, Call, NotLinearizable, check, touched
+from tests.model.world import Answer, Operation, Refusal, Seen, World, agrees, step
 
 
-def check_unlocked(calls: Sequence[Call], world: World, *, window: int) -> None:
+def check_unlocked(
+    calls: Sequence[Call], world: World, *, window: int, budget: int = BUDGET
+) -> None:
     """Raise `NotLinearizable` unless the calls, begun in `world`, could have been made one after
     another by the rules above. Raises `Undecided`."""
     _check_pauses(calls, world)
     moved = [_loosened(call, calls) for call in calls]
     parts = [part for call in moved for part in _parts(call)]
-    check(parts, world, accept=partial(_about, window))
+    check(parts, world, accept=partial(_about, window), budget=budget)
 
 
 def _about(window: int, world: World, operation: Operation, answer: Answer) -> World | None:
@@ -114,7 +116,7 @@ def _loosened(call: Call, calls: Sequence[Call]) -> Call:
 
 def _changes(call: Call, names: Sequence[str]) -> bool:
     """Whether a call may change the line of one of these queues or jobs."""
-    if isinstance(call.operation, (spec.Get, spec.Order)):
+    if isinstance(call.operation, (reads.Get, reads.Order)):
         return False
     return bool({*touched(call.operation, machines=False)} & {*names})
 
