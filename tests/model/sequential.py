@@ -370,6 +370,7 @@ class Sequential(RuleBasedStateMachine):
                     break
         before.close()
         self.store = after
+        self.world = self.world.in_new_hands()
 
     def _next_folder(self) -> Path:
         self.folder = self.folder.with_name(str(int(self.folder.name) + 1))

@@ -188,6 +188,15 @@ class World:
         in_line = {job.id: replace(job, apart=False) for job in due}
         return replace(self, jobs={**self.jobs, **in_line}) if due else self
 
+    def in_new_hands(self) -> World:
+        """The world as a store has it that was given all records, and has not looked yet."""
+        apart = {
+            job.id: replace(job, apart=True)
+            for job in self.jobs.values()
+            if job.state is JobState.QUEUED and not job.attempts and job.delayed(job.queued_at)
+        }
+        return replace(self, jobs={**self.jobs, **apart})
+
     def loosened(self, job_id: str, loose: bool) -> World:
         return replace(self, loose=self.loose | {job_id} if loose else self.loose - {job_id})
 
