@@ -247,7 +247,8 @@ class JobStore(Protocol):
     def job_enqueue(self, job: Job, *, idempotency_key: str = "") -> tuple[Job, bool]:
         """Store a new job, at the bottom of its priority (the store gives `position`; the one in
         `job` is ignored), and say whether it was new. With a key that was used before, the first
-        job is returned and nothing is written, whatever its state. A job with `depends_on` is
+        job is returned and nothing is written, whatever its state; a new job may bear the id that a
+        refused or broken-off call with its key came with before. A job with `depends_on` is
         stored as `blocked` until all of them have succeeded, and is queued from then on
         (`queued_at`); which state is given is ignored. Raises `NotFound` for an unknown queue or
         dependency, `Refused` for a dependency that has ended without success, `Conflict` for an id

@@ -241,18 +241,14 @@ class Queues(Jobs):
         parked = [row for row in self._parked_rows() if row.queue == name]
         delayed = [row.job_id for row in parked if row.kind == at.DELAYED_ROW]
         blocked = [row.job_id for row in parked if row.kind == at.BLOCKED_ROW]
-        along: set[str] = set()
-        return tuple(
-            job_id
-            for job_id in (*ready, *delayed, *blocked)
-            if job_id in along or self._cleared(name, job_id, reason, now, along)
-        )
+        rows = (*ready, *delayed, *blocked)
+        cleared = [gone for job_id in rows if (gone := self._cleared(name, job_id, reason, now))]
+        for gone in cleared:
+            self._tell_dependents(gone, now)
+        return tuple(gone.job.id for gone in cleared)
 
-    def _cleared(
-        self, queue: str, job_id: str, reason: Reason, now: datetime, along: set[str]
-    ) -> bool:
-        """Cancel a job that waits, not one claimed or moved meanwhile; `along` gets what
-        ended with it."""
+    def _cleared(self, queue: str, job_id: str, reason: Reason, now: datetime) -> Stored | None:
+        """Cancel a job that waits, not one claimed or moved meanwhile."""
 
         def transition(old: Stored) -> tuple[Stored, Mapping[str, Value]]:
             waits = old.job.state in (JobState.QUEUED, JobState.BLOCKED)
@@ -262,10 +258,8 @@ class Queues(Jobs):
             return replace(old, job=job, expires=self._expiry()), self._place(job)
 
         gone = self._change(job_id, transition)
-        if gone.job.state is not JobState.CANCELLED or gone.job.queue != queue:
-            return False
-        along.update(self._tell_dependents(gone, now))
-        return True
+        cancelled = gone.job.state is JobState.CANCELLED and gone.job.queue == queue
+        return gone if cancelled else None
 
     def queue_promote(self, name: str, *, waiting_since: datetime, now: datetime) -> int:
         queue = self._entry(name)
