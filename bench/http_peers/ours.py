@@ -123,11 +123,12 @@ class Fleet:
             raise RuntimeError(f"{answers} ends were answered, {ended} jobs have ended")
 
     def claim_the_rest(self) -> None:
-        """Every machine holds a job."""
+        """Every machine holds a job; one whose claim was under way when the load ended may hold
+        two."""
         busy = {lease.machine_id for lease in self._leases()}
         for name in self._tokens.keys() - busy:
             now = datetime.now(UTC)
-            (_,) = self._store.job_claim(name, [QUEUE], _CAPACITY, limit=1, now=now)
+            self._store.job_claim(name, [QUEUE], _CAPACITY, limit=1, now=now)
 
     def beats(self) -> Sequence[Call]:
         """Each machine says that it lives, and what it runs."""

@@ -22,7 +22,7 @@ from bench.peers.servers import NotInstalled, Servers
 
 JOBS, SLOW_JOBS = 20, 3
 """In each round; of Slurm, which takes a second for each, fewer."""
-PAUSE_S = 0.05
+PAUSE_S = 0.3
 """After a job: everybody is idle again when the next one comes."""
 LATEST_S = 30.0
 

@@ -317,7 +317,7 @@ def _remarkable(
 ) -> dict[str, list[Sighting]]:
     """What is shown of each machine, by provider and the cloud's id. A machine that is shown once,
     alive and as its record says, is left out: there is nothing to learn about it."""
-    times = Counter([each.machine_id for seen in observations for each in seen.sightings])
+    several = _repeated([each.machine_id for seen in observations for each in seen.sightings])
     shown: list[Sighting] = []
     for observation in observations:
         news = []
@@ -329,10 +329,16 @@ def _remarkable(
                 and record.state not in _OPEN
                 and each.state in _ALIVE
             )
-            if not expected or times[each.machine_id] > 1:
+            if not expected or each.machine_id in several:
                 news.append(each)
         shown += sorted(news, key=attrgetter("provider_id"))
     return _grouped(shown)
+
+
+def _repeated(names: Sequence[str]) -> set[str]:
+    if len(set(names)) == len(names):
+        return set()
+    return {name for name, times in Counter(names).items() if times > 1}
 
 
 def _matched(
