@@ -288,7 +288,9 @@ def open_writing_later(path: Path) -> Store:
 def test_a_store_that_writes_later_than_it_says_is_found_out(
     tmp_path: Path, processes: ForkServerContext
 ) -> None:
-    with pytest.raises(AssertionError, match="an accepted job is lost"):
+    # By a process that missed it while all lived, or by those that looked after the kill.
+    found = "none of these can come next|an accepted job is lost"
+    with pytest.raises(AssertionError, match=found):
         play(100, tmp_path, open_writing_later, processes)
 
 
