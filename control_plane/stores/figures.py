@@ -64,8 +64,11 @@ class Figures:
         write_units: float = 0.0,
     ) -> None:
         """Add to the operation that runs now what only its store can know of it."""
+        running = _running.get()
+        if running:
+            running.conflicts += conflicts
         with self._lock:
-            sums = self._sums[_running.get() or UNNAMED]
+            sums = self._sums[running.name if running else UNNAMED]
             sums.conflicts += conflicts
             sums.throttles += throttles
             sums.retries += retries
@@ -88,7 +91,15 @@ P = ParamSpec("P")
 R = TypeVar("R")
 C = TypeVar("C", bound=Counting)
 
-_running: ContextVar[str] = ContextVar("running", default="")
+
+@dataclass(slots=True)
+class _Call:
+    name: str
+    conflicts: int = 0
+    """Counted by the store itself while it ran."""
+
+
+_running: ContextVar[_Call | None] = ContextVar("running", default=None)
 
 
 def counted(store: type[C]) -> type[C]:
@@ -104,15 +115,17 @@ def _counting(name: str, method: Callable[Concatenate[C, P], R]) -> Callable[Con
     def call(self: C, /, *args: P.args, **kwargs: P.kwargs) -> R:
         if _running.get():
             return method(self, *args, **kwargs)
-        _running.set(name)
+        running = _Call(name)
+        _running.set(running)
         began = perf_counter()
         try:
             return method(self, *args, **kwargs)
         except Conflict:
-            self._figures.add(conflicts=1)
+            if not running.conflicts:
+                self._figures.add(conflicts=1)
             raise
         finally:
             self._figures.call(name, perf_counter() - began)
-            _running.set("")
+            _running.set(None)
 
     return call

@@ -45,8 +45,10 @@ def test_the_time_of_a_call_is_counted(store: Store) -> None:
 
 def test_conflicts_are_counted_and_other_errors_are_calls(store: Store) -> None:
     queue(store)
-    machine(store)
+    there = machine(store)
     [stored] = enqueue(store, "a")
+    with pytest.raises(Conflict):
+        store.machine_put(there, expected_version=there.version + 1, fence=None)
     for _ in range(2):
         with pytest.raises(Conflict):
             store.job_enqueue(job("a"))
@@ -55,6 +57,7 @@ def test_conflicts_are_counted_and_other_errors_are_calls(store: Store) -> None:
         store.job_start(stored.id, held.epoch + 1, now=NOW)
     assert claim(store, "nowhere") == []
     figures = store.figures()
+    assert (figures["machine_put"].calls, figures["machine_put"].conflicts) == (2, 1)
     assert (figures["job_enqueue"].calls, figures["job_enqueue"].conflicts) == (3, 2)
     assert (figures["job_start"].calls, figures["job_start"].conflicts) == (1, 1)
     assert (figures["job_claim"].calls, figures["job_claim"].conflicts) == (2, 0)
