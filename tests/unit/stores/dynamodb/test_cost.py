@@ -13,14 +13,16 @@ from uuid import UUID
 
 import pytest
 
+from control_plane.core.codec import to_json
 from control_plane.core.job_ids import id_for
 from control_plane.core.model import Artifact, Job, JobState, Machine, MachineState, Reason
-from control_plane.ports import Ending, Place
+from control_plane.ports import Ending, Place, TransferKind
 from control_plane.stores.dynamodb import DynamoStore
 from control_plane.stores.dynamodb import layout as at
 from control_plane.stores.dynamodb.calls import connect
 from control_plane.stores.dynamodb.capacity import item_size
 from control_plane.stores.dynamodb.items import encode_item
+from control_plane.stores.transfer import JobRow
 from tests.emulators.ministack import Ministack
 from tests.unit.stores.dynamodb.stores import (
     BOX,
@@ -301,6 +303,46 @@ def test_counting_what_waits_reads_no_more_of_a_deep_line_than_its_limit(
         assert (group.count, group.exact) == (40, False)
         reads.append(bill.reads)
     assert reads[1] <= reads[0] <= 3
+
+
+WORTH_COUNTING = 40
+"""Jobs of one need; what the machines that may be bought can run at once."""
+
+
+@pytest.fixture
+def patient(ministack: Ministack) -> Iterator[Any]:
+    """A client that waits: the emulator goes through all that is in a table at each query."""
+    client = connect(
+        region="eu-central-1",
+        endpoint_url=ministack.endpoint,
+        access_key=ministack.new_account(),
+        secret_key="any",
+        read_timeout_s=300,
+    )
+    yield client
+    client.close()
+
+
+@pytest.mark.parametrize("deep", [1_000, pytest.param(100_000, marks=pytest.mark.long)])
+def test_a_look_costs_no_more_at_a_deep_queue(patient: Any, table_name: str, deep: int) -> None:
+    store = with_queue(make_store(patient, table_name))
+    ready_machine(store)
+    depth, units = 0, {}
+    for wanted in (10, 200, deep):
+        while depth < wanted:
+            rows = [to_json(JobRow(job=small())) for _ in range(min(1_000, wanted - depth))]
+            store.transfer_write(TransferKind.JOB, rows)
+            depth += len(rows)
+        with billed(store) as bill:
+            store.shared_read()
+            store.job_release(now=now())
+            store.fleet_read()
+            [group] = store.waiting_groups(
+                ["research"], ripe_before={}, now=now(), limit=WORTH_COUNTING
+            )
+        assert group.count == min(wanted, WORTH_COUNTING)
+        units[wanted] = (bill.reads, bill.writes)
+    assert units[10] <= units[200] == units[deep] == (4, 0)
 
 
 def test_a_look_at_the_fleet_reads_by_machine_and_lease_not_by_job(store: DynamoStore) -> None:
