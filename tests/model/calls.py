@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from control_plane.core import model
-from control_plane.core.model import MachineState, QueueRecord
+from control_plane.core.model import JobState, MachineState, QueueRecord
 from control_plane.errors import NotFound, OrchctlError
 from control_plane.ports import Ending, Place, Store
 from tests.conformance.builders import BECAUSE, NOW, QUEUED, job, machine_record
@@ -136,6 +136,12 @@ def _order(store: Store, op: reads.Order) -> Answer:
     return tuple(each.id for each in waiting)
 
 
+def _places(store: Store, op: reads.Places) -> Answer:
+    waiting = all_jobs(store, page_size=1000, queue=op.queue, states=QUEUED | {JobState.BLOCKED})
+    in_line = sorted(waiting, key=lambda job: (-job.priority, job.position, job.id))
+    return tuple(each.id for each in in_line)
+
+
 def _leases(store: Store, op: reads.Leases) -> Answer:
     leases = store.job_leases()
     held = [(each.machine_id, each.job_id, each.epoch, each.queue) for each in leases]
@@ -182,6 +188,7 @@ _CALLS: Mapping[type[Operation], Callable[[Store, Any], Answer]] = {
     reads.Get: lambda store, op: seen(store.job_get(op.job)),
     reads.Everything: lambda store, op: tuple(map(seen, all_jobs(store))),
     reads.Order: _order,
+    reads.Places: _places,
     reads.Leases: _leases,
     reads.Depths: _depths,
     reads.Groups: _groups,

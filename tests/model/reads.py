@@ -53,6 +53,18 @@ class Order(Choice):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Places(Operation):
+    """Ids of what waits in a queue by the places it has there, blocked jobs too: where these will
+    stand one day is told by nothing else."""
+
+    queue: str
+
+    def on(self, world: World) -> Result:
+        waits = (JobState.QUEUED, JobState.BLOCKED)
+        return world, tuple(job.id for job in world.line(self.queue) if job.state in waits)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Leases(Operation):
     """Machine, job and epoch of every open lease."""
 

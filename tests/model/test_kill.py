@@ -154,6 +154,9 @@ class Rounds:
             keeper.call(requeue)
         for read in (reads.Everything(), reads.Order(queue="q"), reads.Leases(), reads.Depths()):
             keeper.call(read)
+        if not self.remote:
+            # Nothing may be left open: the next round begins in the one world that is found here.
+            keeper.call(reads.Places(queue="q"))
         self.calls += remembered(log, NEVER)
 
     def _examine(self, store: Store) -> None:
