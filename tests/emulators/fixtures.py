@@ -35,6 +35,8 @@ def dynamodb(ministack: Ministack) -> Iterator[Any]:
         endpoint_url=ministack.endpoint,
         access_key=ministack.new_account(),
         secret_key="any",
+        # Sixty threads on one emulator wait for each other longer than for AWS.
+        read_timeout_s=60,
     )
     yield client
     client.close()

@@ -10,13 +10,15 @@ import pytest
 from control_plane.ports import CLAIM_WINDOW
 from tests.model.clients import concurrent_history
 from tests.model.conftest import Adapter
-from tests.model.linear import check
+from tests.model.linear import Undecided, check
 from tests.model.searching import announce, new_seed
 from tests.model.unlocked import check_unlocked
 
-MANY = (pytest.param(25, id="25"), pytest.param(1000, id="1000", marks=pytest.mark.long))
+MANY = (pytest.param(100, id="100"), pytest.param(2000, id="2000", marks=pytest.mark.long))
 REMOTE_SHARE = 4
 """A remote store gets this many times fewer histories."""
+UNDECIDED_SHARE = 100
+"""One history in so many may stay undecided."""
 
 
 @pytest.mark.parametrize("histories", MANY)
@@ -25,6 +27,7 @@ def test_concurrent_calls_are_linearizable(
 ) -> None:
     seed = new_seed()
     histories //= REMOTE_SHARE if adapter.remote else 1
+    undecided = 0
     announce(f"several clients, {adapter.name}, {histories} histories", seed)
     for number in range(histories):
         folder = tmp_path / str(number)
@@ -35,7 +38,14 @@ def test_concurrent_calls_are_linearizable(
             history = concurrent_history(store, random, remote=adapter.remote)
         finally:
             store.close()
-        if adapter.remote:
-            check_unlocked(history.calls, history.world, window=CLAIM_WINDOW)
-        else:
-            check(history.calls, history.world)
+        try:
+            if adapter.remote:
+                check_unlocked(history.calls, history.world, window=CLAIM_WINDOW)
+            else:
+                check(history.calls, history.world)
+        except Undecided:
+            # Calls that all overlap, as on a machine with much else to do, have too many orders to
+            # try: one such history says nothing, many would say that nothing is tested.
+            undecided += 1
+            if undecided > max(1, histories // UNDECIDED_SHARE):
+                raise
