@@ -46,13 +46,14 @@ class Archived:
 
 def backup(state: Path, target: Path, *, blobs: bool = True) -> Archived:
     """Write a state directory into the file `target`, which must not exist. Raises `NotFound` when
-    there is no database in it or no folder for the target, `Refused` when the target exists."""
+    there is no database in it or no folder for the target, `Refused` when the target exists,
+    `Unavailable` when it cannot be written."""
     check_state(state)
     if not target.parent.is_dir():
         raise NotFound(f"there is no folder {target.parent}", fix="make it, or name another file")
     if target.exists():
         raise _exists(target)
-    with _scratch(target.parent) as scratch:
+    with _scratch(target) as scratch:
         report = sqlite_backup.backup(state / DATABASE, scratch / DATABASE)
         unfinished = scratch / "archive.tar"
         unfinished.touch(mode=0o600)  # it holds secrets
@@ -71,11 +72,11 @@ def backup(state: Path, target: Path, *, blobs: bool = True) -> Archived:
 def restore(archive: Path, state: Path, *, replace: bool = False) -> Archived:
     """Make a state directory from an archive. What was there is kept beside it under another name,
     and only with `replace`. Raises `NotFound`, `InvalidInput` for a file that is no archive of
-    ours, `Refused` for a directory that is not empty, `Unavailable` while a server uses it."""
+    ours, `Refused` for a directory that is not empty, `Unavailable` while a server uses it or when
+    it cannot be written."""
     if not archive.is_file():
         raise NotFound(f"there is no file {archive}")
-    state.parent.mkdir(parents=True, exist_ok=True)
-    with alone(state) if state.exists() else nullcontext(), _scratch(state.parent) as scratch:
+    with alone(state) if state.exists() else nullcontext(), _scratch(state) as scratch:
         if _occupied(state) and not replace:
             raise Refused(
                 f"{state} is not empty",
@@ -241,13 +242,22 @@ def _free_name(state: Path) -> Path:
 
 
 @contextmanager
-def _scratch(parent: Path) -> Iterator[Path]:
-    """A folder on the same file system, so that results are renamed into place, never copied."""
-    folder = Path(tempfile.mkdtemp(prefix=".orchctl-", dir=parent))
+def _scratch(place: Path) -> Iterator[Path]:
+    """A folder beside what is to be made: on the same file system, so that results are renamed into
+    place, never copied. Raises `Unavailable` when the disk or its permissions do not allow it."""
     try:
-        yield folder
-    finally:
-        shutil.rmtree(folder)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=".orchctl-", dir=place.parent))
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder)
+    except OSError as error:
+        where = f" ({error.filename})" if error.filename else ""
+        raise Unavailable(
+            f"{place} cannot be made: {error.strerror}{where}",
+            fix="Let this user read and write there, make room, or name another place.",
+        ) from error
 
 
 def _flush(path: Path) -> None:

@@ -394,3 +394,10 @@ def test_a_backup_that_is_not_there_is_said_so(state: Path, tmp_path: Path, name
     with pytest.raises(NotFound, match=f"there is no file .*{name}"):
         restore(tmp_path / name, tmp_path / "restored")
     assert {each.name for each in tmp_path.iterdir()} == {state.name}
+
+
+def test_a_place_that_cannot_be_written_is_said_so(made: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(Unavailable, match=r"file/state cannot be made: .* \(.*/file\)") as refused:
+        restore(made, tmp_path / "file" / "state")
+    assert "name another place" in refused.value.fix

@@ -14,7 +14,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from control_plane.errors import InvalidInput, NotFound, Refused
+from control_plane.errors import InvalidInput, NotFound, Refused, Unavailable
 from control_plane.stores.sqlite.opening import (
     check,
     check_version,
@@ -40,7 +40,8 @@ class BackupReport:
 
 def backup(source: Path, target: Path) -> BackupReport:
     """Copy the store file `source`, as of one instant, into the new file `target`. Raises
-    `NotFound`, `Refused` when the target exists, `Unavailable` when the source is damaged."""
+    `NotFound`, `Refused` when the target exists, `Unavailable` when the source is damaged or the
+    target cannot be written."""
     if not source.is_file():
         raise NotFound(f"there is no store file {source}")
     return _copy(source, target)
@@ -49,37 +50,64 @@ def backup(source: Path, target: Path) -> BackupReport:
 def restore(backup: Path, target: Path) -> BackupReport:
     """Make the store file `target` from a backup; it must not exist. Raises `NotFound`, `Refused`
     when the target exists, `InvalidInput` for a file that is no store, `Unavailable` when it is
-    damaged or was written by a newer orchctl."""
+    damaged or was written by a newer orchctl, or the target cannot be written."""
     if not backup.is_file():
         raise NotFound(f"there is no backup {backup}")
     return _copy(backup, target)
 
 
 def _copy(source: Path, target: Path) -> BackupReport:
-    if target.exists():
-        raise Refused(f"{target} exists", fix="Name a new file.")
-    with _scratch(target) as aside:
-        try:
-            with closing(connect(source)) as reader, closing(connect(aside)) as copy:
-                # One state is read from the first page to the last; otherwise each write in between
-                # would make the copy begin anew.
-                reader.execute("begin")
-                reader.execute("select 1 from sqlite_master").fetchone()
-                reader.backup(copy, pages=_PAGES)
-                # A copy is one file: nothing of it is left in a log.
-                copy.execute("pragma journal_mode=delete")
-                check(copy)
-                version = schema_version(copy)
-                check_version(source, version)
-                jobs = _jobs(copy, source)
-        except sqlite3.Error as error:
-            raise unavailable(source, error) from error
+    _check_new(target)
+    with _told(source, target), _scratch(target) as aside:
+        with closing(connect(source)) as reader, closing(connect(aside)) as copy:
+            # One state is read from the first page to the last; otherwise each write in between
+            # would make the copy begin anew.
+            reader.execute("begin")
+            reader.execute("select 1 from sqlite_master").fetchone()
+            reader.backup(copy, pages=_PAGES)
+            # A copy is one file: nothing of it is left in a log.
+            copy.execute("pragma journal_mode=delete")
+            check(copy)
+            version = schema_version(copy)
+            check_version(source, version)
+            jobs = _jobs(copy, source)
         with aside.open("rb+") as file:
             os.fsync(file.fileno())
         size = aside.stat().st_size
-        os.link(aside, target)
+        _give_name(aside, target)
         sync_folder(target)
     return BackupReport(path=target, bytes=size, jobs=jobs, schema_version=version)
+
+
+def _check_new(target: Path) -> None:
+    if target.exists():
+        raise Refused(f"{target} exists", fix="Name a new file.")
+
+
+def _give_name(aside: Path, target: Path) -> None:
+    """Give the copy its name, if nothing has that name."""
+    try:
+        os.link(aside, target)
+    except OSError:
+        _check_new(target)
+        # A file system without links, such as that of many USB sticks.
+        aside.rename(target)
+
+
+@contextmanager
+def _told(source: Path, target: Path) -> Iterator[None]:
+    """Raise `Unavailable` about that one of the two files that is to blame."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        # Only the copy grows.
+        full = getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL
+        raise unavailable(target if full else source, error) from error
+    except OSError as error:
+        raise Unavailable(
+            f"{target} cannot be written: {error.strerror}",
+            fix=f"Let this user write to {target.parent}, make room there, or name another place.",
+        ) from error
 
 
 def _jobs(copy: sqlite3.Connection, source: Path) -> int:

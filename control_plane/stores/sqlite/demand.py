@@ -11,7 +11,7 @@ from heapq import merge
 
 from control_plane.core.model import Need, WaitingGroup
 from control_plane.stores.limits import Room
-from control_plane.stores.sqlite import leases, line, rows
+from control_plane.stores.sqlite import claims, line, rows
 
 LIMITS = "select max_running, max_running_per_owner from queues where name = ?"
 COUNT = """
@@ -61,7 +61,7 @@ def groups(
     if limits is None:
         return []
     look = _Look(tx, queue, rows.text(ripe_before), rows.text(now), limit)
-    room = leases.room(tx, queue, *limits)
+    room = claims.room(tx, queue, *limits)
     due = line.due(tx, queue, look.now)
     # Job by job only where it matters which of them may start.
     if room is None and not due:

@@ -15,6 +15,9 @@ from control_plane.stores.sqlite import records, rows
 Head = tuple[int, float, str, int, str]
 """The first job of a lane: its priority with the sign turned, position and id, which is the order
 of claims; its row and its lane."""
+Heads = dict[str, Head]
+"""By lane."""
+Row = tuple[Any, ...]
 Spot = tuple[int, float, str, int, str, str, str | None, str | None]
 """A job in the line: the same, and when it was queued, may start, and was promoted."""
 Part = tuple[str, tuple[str, ...]]
@@ -28,24 +31,29 @@ _SPOT = f"{_HEAD}, queued_at, not_before, promoted_at"
 _SPOTS = f"select {_SPOT} from jobs indexed by jobs_ready where queue = ?"
 _IN_TIME = "(not_before is null or not_before <= ?)"
 """A look by a clock that was ahead may have let a job go too early."""
-NEXT_LANE = f"""
-    select {_HEAD}, exists (
+_MORE = """exists (
         select 1 from jobs as other indexed by jobs_ready
-        where other.queue = jobs.queue and other.lane > jobs.lane)
-    from jobs indexed by jobs_ready where queue = ? and lane > ? and {_IN_TIME}
+        where other.queue = head.queue and other.lane > head.lane)"""
+NEXT_LANE = f"""
+    select {_HEAD}, {_MORE} from jobs as head indexed by jobs_ready
+    where queue = ? and lane > ? and {_IN_TIME}
     order by lane, priority desc, position, id limit 1"""
 """The head of the next lane, and whether there is another lane."""
+LOOK = f"""
+    select machines.state, paused, max_running, max_running_per_owner, exists (
+            select 1 from jobs indexed by jobs_delayed
+            where {rows.DELAYED} and queue = queues.name and not_before <= ?3),
+        -head.priority, head.position, head.id, head.rowid, head.lane, {_MORE}
+    from machines left join queues on queues.name = ?2
+        left join jobs as head on head.rowid = (
+            select rowid from jobs indexed by jobs_ready
+            where queue = ?2 and lane > '' and {_IN_TIME.replace("?", "?3")}
+            order by lane, priority desc, position, id limit 1)
+    where machines.id = ?1"""
+"""What a claim has to know of its machine and of a queue, with the head of its first lane."""
 SAME_LANE = f"""
     select {_HEAD} from jobs indexed by jobs_ready where queue = ? and lane = ? and {_IN_TIME}
     order by priority desc, position, id limit 1"""
-LANE = f"""
-    select {_SPOT}, exists (
-        select 1 from jobs as other indexed by jobs_ready
-        where other.queue = jobs.queue and other.lane > jobs.lane)
-    from jobs indexed by jobs_ready where queue = ? and lane > ? and {_IN_TIME}
-    order by lane, priority desc, position, id limit 1"""
-"""The head of the next lane, and whether there is another one."""
-IN_LANE = f"""{_SPOTS} and lane = ? and {_IN_TIME} order by priority desc, position, id limit 1"""
 LANE = f"{_SPOTS} and lane = ? order by priority desc, position, id"
 LANE_BEHIND = f"""{_SPOTS} and lane = ? and priority <= ?
     and (priority < ? or (position, id) > (?, ?)) order by priority desc, position, id"""
@@ -53,13 +61,13 @@ LANE_BEHIND = f"""{_SPOTS} and lane = ? and priority <= ?
 _LANE_OF = """need || case when (
     select max_running_per_owner from queues where name = ?1) is null then '' else owner end"""
 DUE = f"""select {_SPOT.replace("lane", _LANE_OF)} from jobs indexed by jobs_delayed
-    where state = 'queued' and lane is null and queue = ?1 and not_before <= ?2
+    where {rows.DELAYED} and queue = ?1 and not_before <= ?2
     order by priority desc, position, id"""
 LET_DUE_GO = f"""
     update jobs set lane = {_LANE_OF}
     where rowid in (
         select rowid from jobs indexed by jobs_delayed
-        where state = 'queued' and lane is null and queue = ?1 and not_before <= ?2
+        where {rows.DELAYED} and queue = ?1 and not_before <= ?2
         order by not_before, id limit ?3)"""
 
 
@@ -70,14 +78,15 @@ def lane_parts(lane: str) -> tuple[Need, str]:
     return rows.need_of(lane[:end]), lane[end:]
 
 
-def heads(tx: sqlite3.Connection, queue: str, now: str) -> dict[str, Head]:
-    """The first job of each lane that may start now: one look per lane, however many wait."""
-    found: dict[str, Head] = {}
-    lane, more = "", True
-    while more and (row := tx.execute(NEXT_LANE, (queue, lane, now)).fetchone()):
-        *head, more = row
-        lane = head[4]
-        found[lane] = tuple(head)
+def heads(tx: sqlite3.Connection, queue: str, now: str, first: Row | None = None) -> Heads:
+    """The first job of each lane that may start now: one look per lane, however many wait. `first`
+    is what `LOOK` has told of the first lane."""
+    found: Heads = {}
+    row = first or tx.execute(NEXT_LANE, (queue, "", now)).fetchone()
+    while row is not None:
+        *_, lane, more = row
+        found[lane] = row[:-1]
+        row = tx.execute(NEXT_LANE, (queue, lane, now)).fetchone() if more else None
     return found
 
 

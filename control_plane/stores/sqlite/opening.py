@@ -19,9 +19,10 @@ from control_plane.stores.sqlite.schema import MIGRATIONS
 BUSY_S = 30.0
 """How long a foreign process may hold the file before we give up."""
 CHECK_BYTES = 256 * 1024 * 1024
-LOG_PAGES = 4000
-"""So long (16 MiB) the log grows before its pages go to the file: most are written many times."""
-CACHE_KIB = 16 * 1024
+LOG_PAGES = 2000
+"""So long (8 MiB) the log grows before its pages go to the file: most are written many times. A
+longer one makes whoever has to wait for that wait longer."""
+CACHE_KIB = 4 * 1024
 RESTORE = "Restore a backup: `orchctl server restore BACKUP`."
 
 
@@ -50,6 +51,7 @@ def open_store(path: Path) -> sqlite3.Connection:
             f"{path} lies on a network file system ({kind}), where a store cannot be kept safely",
             fix="Put the state directory on a local disk.",
         )
+    _check_writable(path)
     connection = None
     try:
         connection = connect(path)
@@ -65,6 +67,17 @@ def open_store(path: Path) -> sqlite3.Connection:
     return connection
 
 
+def _check_writable(path: Path) -> None:
+    """Raise `Unavailable` now, not at the first write. SQLite would open the file all the same, and
+    what it puts beside a file that may only be read may only be read too, ever after."""
+    for each in (path, Path(f"{path}-wal"), Path(f"{path}-shm")):
+        if os.access(each, os.F_OK) and not os.access(each, os.W_OK):
+            raise Unavailable(
+                f"the store file {path} cannot be used: this user may only read {each}",
+                fix=_ALL_WRITABLE.format(path=path),
+            )
+
+
 def check(connection: sqlite3.Connection, *, most_bytes: int | None = None) -> None:
     """Raise `sqlite3.DatabaseError` when the file is damaged; one of more bytes is not read."""
     pages = connection.execute("pragma page_count").fetchone()[0]
@@ -73,7 +86,8 @@ def check(connection: sqlite3.Connection, *, most_bytes: int | None = None) -> N
         return
     health = connection.execute("pragma quick_check(1)").fetchone()[0]
     if health != "ok":
-        raise Damaged(health)
+        # Above it stands in which database, of which there is one.
+        raise Damaged(health.splitlines()[-1])
 
 
 class Damaged(sqlite3.DatabaseError):
@@ -157,12 +171,13 @@ def _what_to_do(path: Path, error: Exception) -> tuple[str, str]:
 
 
 _WRITABLE = "Let this user write {path} and its folder."
+_ALL_WRITABLE = "Let this user write {path}, {path}-wal, {path}-shm and their folder."
 _TOLD = {
     sqlite3.SQLITE_FULL: (
         "there is no room left ({error})",
         "Make room on the disk of {folder}, then repeat: nothing was half written.",
     ),
-    sqlite3.SQLITE_READONLY: ("it may only be read ({error})", _WRITABLE),
+    sqlite3.SQLITE_READONLY: ("it may only be read ({error})", _ALL_WRITABLE),
     sqlite3.SQLITE_CANTOPEN: ("it cannot be opened ({error})", _WRITABLE),
     sqlite3.SQLITE_PERM: ("it cannot be opened ({error})", _WRITABLE),
     sqlite3.SQLITE_CORRUPT: ("it is damaged ({error})", RESTORE),

@@ -22,27 +22,12 @@ Value = str | int | float | None
 
 FIELDS = tuple(field.name for field in fields(Job))
 """Of a job; each has a column of its name, and `spec` has two: the need stands apart."""
-_STEADY = (
-    *("id", "queue", "spec", "need", "name", "owner", "labels", "priority", "position"),
-    *("failures", "machine_losses", "submitted_at", "queued_at", "not_before", "depends_on"),
-    *("cancel_requested", "cloned_from", "version", "epoch", "attempt"),
-)
-_LEASED = ("state", "machine_id", "leased_at", "started_at", "finished_at", "exit_code", "reason")
-_JOB_COLUMNS = (*_STEADY, *_LEASED)
+_JOB_COLUMNS = (*FIELDS, "need")
+JOB_COLUMNS = ", ".join(_JOB_COLUMNS)
+"""What `job` expects, in this order."""
 _ATTEMPT_COLUMNS = tuple(field.name for field in fields(Attempt))
 ATTEMPT_COLUMNS = ", ".join(_ATTEMPT_COLUMNS)
 """What `attempt` expects, in this order."""
-
-
-def job_columns(changed: Mapping[str, str] | None = None) -> str:
-    """What `job` expects, in this order; `changed` has SQL for columns that are to be read as they
-    will be."""
-    return ", ".join((changed or {}).get(name, name) for name in _JOB_COLUMNS)
-
-
-def assignments(names: Iterable[str]) -> str:
-    """What an update sets, each to a value that is bound."""
-    return ", ".join(f"{name} = ?" for name in names)
 
 
 def pick(*names: str) -> Callable[[Sequence[Any]], tuple[Any, ...]]:
@@ -50,15 +35,14 @@ def pick(*names: str) -> Callable[[Sequence[Any]], tuple[Any, ...]]:
     return itemgetter(*map(_JOB_COLUMNS.index, names))
 
 
-JOB_COLUMNS = job_columns()
-STEADY_COLUMNS = ", ".join(_STEADY)
-"""What `leased` expects, in this order."""
 HELD = "state in ('leased', 'running')"
 """In the words of the index `jobs_held`: only then does SQLite use it."""
 DELAYED = "state = 'queued' and lane is null"
 """In the words of the index `jobs_delayed`."""
 
-_SPEC_FIELDS = frozenset(field.name for field in fields(JobSpec))
+_SPEC_FIELDS = tuple(field.name for field in fields(JobSpec))
+_PLAIN_SPEC = JobSpec(command="")
+_UNSTATED = {name: getattr(_PLAIN_SPEC, name) for name in _SPEC_FIELDS}
 _STATES = {state.value: state for state in JobState}
 _NUMBERS = tuple(f"{number:03}" for number in range(1000))
 _moment = datetime.fromisoformat
@@ -125,66 +109,57 @@ def need_of(stored: str) -> Need:
     return loads(Need, stored)
 
 
-# One job's text is read at its claim, start and finish, and a sweep's jobs share theirs. This and
-# `job` are written out, not left to the codec: a claim spends most of its time on them.
-@lru_cache(maxsize=1024)
+# `Job` and `JobSpec` are frozen: made by their own constructors they would take four times as long,
+# and a claim spends most of its time on that. So their fields are set in these, which have the same
+# slots, and then become what they are a draft of.
+class _JobDraft:
+    __slots__ = Job.__slots__
+
+
+class _SpecDraft:
+    __slots__ = JobSpec.__slots__
+
+
+# One job's text is read at its claim, start and finish, and a sweep's jobs share theirs.
+@lru_cache(maxsize=256)
 def _spec(data: str, need: str) -> JobSpec:
     stated, _ = _parse(data)
-    if not stated.keys() <= _SPEC_FIELDS:
-        stated = {name: value for name, value in stated.items() if name in _SPEC_FIELDS}
-    for name in ("requirements", "artifacts"):
-        if name in stated:
-            stated[name] = tuple(stated[name])
-    if stated.get("source"):
-        stated["source"] = from_json(Source, stated["source"])
-    stated["need"] = need_of(need)
-    return JobSpec(**stated)
+    values = {**_UNSTATED, **stated}
+    made: Any = _SpecDraft()
+    for name in _SPEC_FIELDS:
+        setattr(made, name, values[name])
+    made.need = need_of(need)
+    made.source = made.source and from_json(Source, made.source)
+    made.requirements = tuple(made.requirements)
+    made.artifacts = tuple(made.artifacts)
+    made.__class__ = JobSpec
+    return cast("JobSpec", made)
 
 
 def job(row: Iterable[Any]) -> Job:
     """The job of a row that was selected as `JOB_COLUMNS`."""
+    made: Any = _JobDraft()
     (
-        job_id, queue, spec, need, name, owner, labels, priority, position, failures,
-        machine_losses, submitted_at, queued_at, not_before, depends_on, cancel_requested,
-        cloned_from, version, epoch, attempt, state, machine_id, leased_at, started_at,
-        finished_at, exit_code, reason,
+        made.id, made.queue, spec, state, made.version, made.name, made.owner, labels,
+        made.priority, made.position, made.epoch, made.attempt, made.failures,
+        made.machine_losses, made.machine_id, submitted_at, queued_at, not_before, depends_on,
+        leased_at, started_at, finished_at, made.exit_code, reason, cancel_requested,
+        made.cloned_from, need,
     ) = row  # fmt: skip
-    return Job(
-        id=job_id,
-        queue=queue,
-        spec=_spec(spec, need),
-        state=_STATES[state],
-        version=version,
-        name=name,
-        owner=owner,
-        labels={} if labels == "{}" else json.loads(labels),
-        priority=priority,
-        position=position,
-        epoch=epoch,
-        attempt=attempt,
-        failures=failures,
-        machine_losses=machine_losses,
-        machine_id=machine_id,
-        submitted_at=_moment(submitted_at),
-        queued_at=_moment(queued_at),
-        not_before=not_before and _moment(not_before),
-        depends_on=tuple(json.loads(depends_on)) if depends_on else (),
-        leased_at=leased_at and _moment(leased_at),
-        started_at=started_at and _moment(started_at),
-        finished_at=finished_at and _moment(finished_at),
-        exit_code=exit_code,
-        reason=reason and loads(Reason, reason),
-        cancel_requested=bool(cancel_requested),
-        cloned_from=cloned_from,
-    )
-
-
-def leased(row: Sequence[Any], machine_id: str, now: str) -> tuple[Any, ...]:
-    """A waiting job, selected as `STEADY_COLUMNS`, as the row of `JOB_COLUMNS` that a lease makes
-    of it: `transitions.leased`."""
-    *steady, version, epoch, attempt = row
-    counted = (version + 1, epoch + 1, attempt + 1)
-    return (*steady, *counted, "leased", machine_id, now, None, None, None, None)
+    made.spec = _spec(spec, need)
+    made.state = _STATES[state]
+    made.labels = {} if labels == "{}" else json.loads(labels)
+    made.submitted_at = _moment(submitted_at)
+    made.queued_at = _moment(queued_at)
+    made.not_before = not_before and _moment(not_before)
+    made.depends_on = tuple(json.loads(depends_on)) if depends_on else ()
+    made.leased_at = leased_at and _moment(leased_at)
+    made.started_at = started_at and _moment(started_at)
+    made.finished_at = finished_at and _moment(finished_at)
+    made.reason = reason and loads(Reason, reason)
+    made.cancel_requested = bool(cancel_requested)
+    made.__class__ = Job
+    return cast("Job", made)
 
 
 def job_values(record: Job, names: Iterable[str] = FIELDS) -> dict[str, Value]:
@@ -216,9 +191,11 @@ def attempt_values(record: Attempt) -> tuple[Value, ...]:
 
 def column(value: Any) -> Value:
     """A value of a field as its column holds it."""
+    if value is None:
+        return None
     if isinstance(value, JobState):
         return value.value
-    if value is None or isinstance(value, (str, int, float)):
+    if isinstance(value, (str, int, float)):
         return value
     if isinstance(value, datetime):
         return text(value)

@@ -26,7 +26,7 @@ BATCH = 64
 class _Turn(Generic[R]):
     """One caller's work on its way through a transaction."""
 
-    __slots__ = ("done", "error", "gate", "lasting", "leads", "result", "work")
+    __slots__ = ("awake", "done", "error", "gate", "lasting", "leads", "result", "work")
 
     def __init__(self, work: Work[R], lasting: bool) -> None:
         self.work = work
@@ -34,8 +34,10 @@ class _Turn(Generic[R]):
         """Whether its caller waits for the disk."""
         self.gate: threading.Lock | None = None
         """Held until there is something to wake its caller for."""
+        self.awake = False
+        """Its caller was woken."""
         self.leads = False
-        """Its caller was woken to go first, not with an answer."""
+        """It was woken to go first, not with an answer."""
         self.done = False
         self.result: R | None = None
         self.error: Exception | None = None
@@ -52,6 +54,7 @@ class _Turn(Generic[R]):
 
     def wake(self) -> None:
         assert self.gate is not None, "only who stands in line is woken"
+        self.awake = True
         self.gate.release()
 
 
@@ -110,11 +113,11 @@ class Writer:
     def _stand_in_line(self, turn: _Turn[R]) -> None:
         turn.gate = threading.Lock()
         turn.gate.acquire()
-        self._line.append(turn)  # type: ignore[arg-type]
-        # Who had the connection may have left without having seen this turn.
-        if self._busy.acquire(blocking=False):
-            self._pass_on()
         try:
+            self._line.append(turn)  # type: ignore[arg-type]
+            # Who had the connection may have left without having seen this turn.
+            if self._busy.acquire(blocking=False):
+                self._pass_on()
             turn.gate.acquire()
         except BaseException:
             self._leave_line(turn)
@@ -129,7 +132,8 @@ class Writer:
         except ValueError:
             # Somebody has taken it along by now, or relies on it to go first.
             assert turn.gate is not None
-            turn.gate.acquire()
+            if not turn.awake:
+                turn.gate.acquire()
             if turn.leads:
                 self._pass_on()
 
