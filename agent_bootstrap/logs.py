@@ -81,6 +81,8 @@ class JobLog:
         self._thread.join()
 
     def _run(self) -> None:
+        # Nothing is there yet, and the job is to start first.
+        self._closing.wait(LOOK_S)
         try:
             self._send_all()
         except Stale:

@@ -133,9 +133,7 @@ class Run:
 
     def _run(self) -> None:
         try:
-            shutil.rmtree(str(self._home), ignore_errors=True)
-            self._home.mkdir(mode=0o700, parents=True)
-            self._files.mkdir()
+            self._make_home()
             self._log = JobLog(self._home / "log", self._send_log, self.lose)
             self._log.start()
             self._report(self._perform())
@@ -146,6 +144,15 @@ class Run:
         finally:
             shutil.rmtree(str(self._home), ignore_errors=True)
             self._on_end(self)
+
+    def _make_home(self) -> None:
+        try:
+            self._home.mkdir(mode=0o700, parents=True)
+        except FileExistsError:
+            # Left behind by an agent that was killed.
+            shutil.rmtree(str(self._home), ignore_errors=True)
+            self._home.mkdir(mode=0o700)
+        self._files.mkdir()
 
     def _perform(self) -> Finished:
         since = self._log.size()

@@ -10,7 +10,8 @@ Refusals: 401 the session is over (the agent ends its machine), 409 with problem
 agent ends its machine), 5xx or no answer (repeat with backoff until the contact time-out).
 """
 
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field, is_dataclass
+from functools import lru_cache
 from typing import Any, Dict, List, Type, TypeVar, get_args, get_origin, get_type_hints
 
 PROTOCOL = 1
@@ -217,16 +218,18 @@ def parse(kind: Type[M], data: Dict[str, Any]) -> M:
     """JSON data as a message; unknown fields are ignored, missing ones take their default.
 
     Raises `ValueError` when a field without default is missing."""
-    hints = get_type_hints(kind)
-    known = {
-        each.name: _value(hints[each.name], data[each.name])
-        for each in fields(kind)  # type: ignore[arg-type]
-        if each.name in data
-    }
+    hints = _hints(kind)  # type: ignore[arg-type]
+    known = {name: _value(hints[name], data[name]) for name in hints if name in data}
     try:
         return kind(**known)
     except TypeError as error:
         raise ValueError("not a %s: %s" % (kind.__name__, error)) from error
+
+
+@lru_cache(maxsize=None)
+def _hints(kind: Type[Any]) -> Dict[str, Any]:
+    # Worked out once: it takes longer than all else of a message, and a job waits for it.
+    return get_type_hints(kind)
 
 
 def _value(hint: Any, data: Any) -> Any:

@@ -43,6 +43,9 @@ TICK_S = 0.1
 CLAIM_LIMIT = 8
 """Jobs per claim. The control plane decides what fits; this only bounds one answer."""
 
+HEAD_START_S = 0.02
+"""After a claim that brought jobs: they start before more is asked for."""
+
 SHUTDOWN_S = 10.0
 """After SIGTERM: what init systems and container runtimes commonly leave a process."""
 
@@ -290,7 +293,9 @@ class Worker:
         for work in claimed.jobs:
             self._begin(work)
         waited = advice.wait_s > 0 and time.monotonic() - began >= advice.wait_s / 2
-        return 0.0 if claimed.jobs or claimed.drain or waited else poll_s
+        if claimed.jobs:
+            return HEAD_START_S
+        return 0.0 if claimed.drain or waited else poll_s
 
     def _ask_to_leave(self, why: str) -> float:
         """Ends the machine when the control plane agrees; else its idle time starts anew. Until the
@@ -335,8 +340,8 @@ class Worker:
             )
             self._runs[key] = run
             self._timers.busy()
-        log.info("job %s starts", key)
         run.start()
+        log.info("job %s starts", key)
 
     def _return(self, work: Work, reason: str) -> None:
         route = "jobs/%s/finish" % work.job_id

@@ -7,6 +7,7 @@ Every way runs the same command, which writes down when it runs.
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -86,7 +87,8 @@ def _one(clock: Clock, submit: Submit) -> float:
 
 def _orchctl(folder: Path, stack: ExitStack) -> Submit:
     state_dir = folder / "embedded"
-    port, _ = started(stack, "bench.http_peers.embedded", str(state_dir))
+    port, pid = started(stack, "bench.http_peers.embedded", str(state_dir))
+    stack.callback(_leave, pid)
     token = (state_dir / "admin-token").read_text().strip()
     client = Keeping(port, token)
     stack.callback(client.close)
@@ -131,6 +133,12 @@ def _huey(folder: Path, stack: ExitStack) -> Submit:
     worker = ["-m", "huey.bin.huey_consumer", "bench.http_peers.huey_jobs.huey", "-w", "4", "-q"]
     stack.callback(_end, subprocess.Popen([sys.executable, *worker, "-k", "process"]))
     return huey_jobs.run
+
+
+def _leave(pid: int) -> None:
+    """Let the control plane end its machine; its process is reaped by who started it."""
+    os.kill(pid, signal.SIGTERM)
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

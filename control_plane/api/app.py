@@ -69,7 +69,7 @@ def create_app(deps: ApiDeps) -> FastAPI:
     """The app of one server."""
     app = bare_app()
     app.state.deps = deps
-    app.hot = Edge(Hot(deps), deps.settings, deps.clock)
+    app.hot = Hot(deps)
     if deps.mount_dashboard is not None:
         deps.mount_dashboard(app, deps)
     # What is added last comes first.

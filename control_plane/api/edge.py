@@ -10,6 +10,7 @@ import html
 import logging
 import re
 import secrets
+from collections.abc import Iterable
 from functools import lru_cache
 
 from starlette.datastructures import Headers
@@ -37,7 +38,7 @@ BYTES_MAX_BYTES = 64 * 2**20
 
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[^\[\]:]+)(?::[0-9]*)?")
 
-_HEADERS = (
+HEADERS = (
     (
         b"content-security-policy",
         b"default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; "
@@ -60,7 +61,7 @@ class Edge:
     def __init__(self, app: ASGIApp, settings: ApiSettings, clock: Clock) -> None:
         self._app = app
         self._auth = Auth(settings, clock)
-        self._hosts = frozenset(host.lower() for host in settings.allowed_hosts)
+        self._hosts = Hosts(settings.allowed_hosts)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -70,7 +71,7 @@ class Edge:
         answer = _Answer(send, head=scope["method"] == "HEAD")
         if answer.head:
             scope = {**scope, "method": "GET"}
-        limit = _limit(scope["path"])
+        limit = body_limit(scope["path"])
         try:
             self._admit(scope, limit)
             await self._app(scope, _counted(receive, limit), answer)
@@ -81,19 +82,37 @@ class Edge:
 
     def _admit(self, scope: Scope, limit: int) -> None:
         headers = Headers(scope=scope)
-        self._check_host(headers.get("host", ""))
+        self._hosts.check(headers.get("host", ""))
         actor = "" if _is_open(scope["path"]) else self._auth.actor(Request(scope))
         scope.setdefault("state", {})["actor"] = actor
-        length = headers.get("content-length", "")
-        if length.isdecimal() and int(length[:12]) > limit:
-            raise _too_large(limit)
+        check_length(headers.get("content-length", ""), limit)
 
-    def _check_host(self, host: str) -> None:
-        if self._hosts and _host_name(host) not in self._hosts:
+
+class Hosts:
+    """The host names that requests may name; none = any."""
+
+    def __init__(self, allowed: Iterable[str]) -> None:
+        self._allowed = frozenset(host.lower() for host in allowed)
+
+    def check(self, host: str) -> None:
+        """Raise `Misdirected` for a `Host` header that names another server."""
+        if self._allowed and _host_name(host) not in self._allowed:
             raise Misdirected(
                 "this server does not answer to that host name",
                 fix="use the address that the server printed when it started",
             )
+
+
+def check_length(announced: str, limit: int) -> None:
+    """Raise `TooLarge` for a `Content-Length` header beyond the limit, in bytes."""
+    if announced.isdecimal() and int(announced[:12]) > limit:
+        raise too_large(limit)
+
+
+async def refuse(error: Exception, scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer a request that ended in this, with the headers that all answers have."""
+    answer = _Answer(send, head=scope["method"] == "HEAD")
+    await _refusal(Request(scope), error)(scope, receive, answer)
 
 
 class _Answer:
@@ -109,7 +128,7 @@ class _Answer:
             self.started = True
             headers = message["headers"]
             names = {name for name, _ in headers}
-            more = [header for header in _HEADERS if header[0] not in names]
+            more = [header for header in HEADERS if header[0] not in names]
             message = {**message, "headers": [*headers, *more]}
         elif message["type"] == "http.response.body" and self.head:
             message = {**message, "body": b""}
@@ -132,7 +151,8 @@ def _is_open(path: str) -> bool:
     return path in PUBLIC or path.startswith(AGENTS)
 
 
-def _limit(path: str) -> int:
+def body_limit(path: str) -> int:
+    """How many bytes the body of a request for this path may have."""
     raw = path.startswith(("/v1/blobs/", f"{AGENTS}jobs/"))
     return BYTES_MAX_BYTES if raw else JSON_MAX_BYTES
 
@@ -146,13 +166,14 @@ def _counted(receive: Receive, limit: int) -> Receive:
         size += len(message.get("body", b""))
         if size > limit:
             # As the framework's own exception, because that one alone passes its body reader.
-            raise HTTPException(413, _too_large(limit).message)
+            raise HTTPException(413, too_large(limit).message)
         return message
 
     return counted
 
 
-def _too_large(limit: int) -> TooLarge:
+def too_large(limit: int) -> TooLarge:
+    """The refusal of a body beyond the limit."""
     return TooLarge(f"the body is larger than {limit // 2**20} MiB")
 
 

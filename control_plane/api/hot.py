@@ -1,12 +1,13 @@
 """What agents send all day, answered before the framework looks at it: claim, beat, start, finish.
 
-Each is read here, done together with the others of the same moment (`together`), and written here.
-Everything else about agents is in `routes/agent.py`.
+Each is checked and read here in one pass, as `edge` does it for all others, done together with the
+others of the same moment (`together`), and written here. Everything else about agents is in
+`routes/agent.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TypeVar
 
 from pydantic_core import to_json
@@ -15,10 +16,9 @@ from starlette.types import Receive, Scope, Send
 
 from agent_bootstrap import wire
 from control_plane.agents import Agents
-from control_plane.api import messages
+from control_plane.api import edge, messages
 from control_plane.api.auth import bearer_token
 from control_plane.api.deps import ApiDeps
-from control_plane.api.edge import AGENTS
 from control_plane.api.polling import poll
 from control_plane.api.problems import Unauthenticated
 from control_plane.core.model import Machine
@@ -34,7 +34,7 @@ _HOT = ("/claim", "/beat", "/start", "/finish")
 def is_hot(scope: Scope) -> bool:
     """Whether a request is one of these."""
     path: str = scope["path"] if scope["type"] == "http" else ""
-    return path.startswith(AGENTS) and path.endswith(_HOT)
+    return path.startswith(edge.AGENTS) and path.endswith(_HOT)
 
 
 class Hot:
@@ -42,24 +42,39 @@ class Hot:
 
     def __init__(self, deps: ApiDeps) -> None:
         self._deps = deps
+        self._hosts = edge.Hosts(deps.settings.allowed_hosts)
         self._answers = {"claim": self._claim, "beat": self._beat}
         self._job_answers = {"start": self._start, "finish": self._finish}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        answer = self._find(scope["path"].removeprefix(AGENTS))
+        try:
+            body = await self._answer(scope, receive)
+        except Exception as error:  # noqa: BLE001 - each has its answer
+            await edge.refuse(error, scope, receive, send)
+        else:
+            await _send(send, body)
+
+    async def _answer(self, scope: Scope, receive: Receive) -> bytes:
+        path: str = scope["path"]
+        limit = edge.body_limit(path)
+        # Of two headers of one name the first counts, as everywhere.
+        headers = dict(reversed(scope["headers"]))
+        self._hosts.check(_text(headers, b"host"))
+        edge.check_length(_text(headers, b"content-length"), limit)
+        answer = self._find(path.removeprefix(edge.AGENTS))
         if scope["method"] != "POST":
             raise HTTPException(405, headers={"Allow": "POST"})
-        token = _token(scope)
-        await _send(send, await answer(token, await _body(receive), receive))
+        token = bearer_token(_text(headers, b"authorization"))
+        return await answer(token, await _body(receive, limit), receive)
 
-    def _find(self, name: str) -> _Answer:
+    def _find(self, name: str) -> _Handler:
         answer = self._answers.get(name) or self._find_job(name)
         if answer is None:
             raise HTTPException(404)
         return answer
 
-    def _find_job(self, name: str) -> _Answer | None:
+    def _find_job(self, name: str) -> _Handler | None:
         jobs, _, rest = name.partition("/")
         job_id, _, verb = rest.partition("/")
         answer = self._job_answers.get(verb) if jobs == "jobs" else None
@@ -71,9 +86,9 @@ class Hot:
         """Get work; waits for some while there is none."""
         message = messages.message(wire.Claim, body)
 
-        async def look() -> wire.Claimed:
+        def look() -> Awaitable[wire.Claimed]:
             # The machine is read anew each time: it may be drained or closed while it waits.
-            return await self._as_machine(token, lambda agents, m: agents.claim(m, message))
+            return self._as_machine(token, lambda agents, m: agents.claim(m, message))
 
         def wait_s(found: wire.Claimed) -> float:
             return 0.0 if found.jobs or found.drain else found.advice.wait_s
@@ -97,12 +112,12 @@ class Hot:
         await self._as_machine(token, lambda agents, m: agents.finish(m, job_id, message))
         return _EMPTY
 
-    async def _as_machine(self, token: str, act: Callable[[Agents, Machine], T]) -> T:
+    def _as_machine(self, token: str, act: Callable[[Agents, Machine], T]) -> Awaitable[T]:
         agents = self._deps.agents
-        return await self._deps.together.do(lambda: act(agents, machine_of(agents, token)))
+        return self._deps.together.do(lambda: act(agents, machine_of(agents, token)))
 
 
-_Answer = Callable[[str, bytes, Receive], Awaitable[bytes]]
+_Handler = Callable[[str, bytes, Receive], Awaitable[bytes]]
 
 
 def machine_of(agents: Agents, token: str) -> Machine:
@@ -116,31 +131,29 @@ def machine_of(agents: Agents, token: str) -> Machine:
         raise Unauthenticated(error.message) from error
 
 
-def _token(scope: Scope) -> str:
-    return bearer_token(
-        next(
-            (
-                value.decode("latin-1")
-                for name, value in scope["headers"]
-                if name == b"authorization"
-            ),
-            "",
-        )
-    )
+def _text(headers: Mapping[bytes, bytes], name: bytes) -> str:
+    return headers.get(name, b"").decode("latin-1")
 
 
-async def _body(receive: Receive) -> bytes:
+async def _body(receive: Receive, limit: int) -> bytes:
     message = await receive()
-    parts = [message.get("body", b"")]
-    while message.get("more_body", False):
+    body: bytes = message.get("body", b"")
+    parts, size = [body], len(body)
+    while message.get("more_body", False) and size <= limit:
         message = await receive()
         parts.append(message.get("body", b""))
+        size += len(parts[-1])
+    if size > limit:
+        raise edge.too_large(limit)
     if message["type"] == "http.disconnect":
         raise HTTPException(400, "the client has hung up")
     return b"".join(parts)
 
 
+_HEADERS = ((b"content-type", b"application/json"), *edge.HEADERS)
+
+
 async def _send(send: Send, body: bytes) -> None:
-    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+    headers = [*_HEADERS, (b"content-length", b"%d" % len(body))]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     await send({"type": "http.response.body", "body": body})

@@ -11,17 +11,22 @@ from control_plane.ports import Store
 POSITIONS_MAX = 1000
 """Further back a number says no more than "very many", and would be dear to find."""
 
+COUNTED_MAX = 100
+"""So far back the place of a new job is counted; whoever wants to know more asks for the job."""
+
 _PAGE = 500
 
 
 def of_new_job(store: Store, job: Job, now: datetime) -> int | None:
-    """The place of a job just submitted: behind all of its priority, found without reading them."""
-    stats = store.queue_stats().get(job.queue)
-    if job.state is not JobState.QUEUED or stats is None or stats.waiting > POSITIONS_MAX:
+    """The place of a job just submitted, behind all of its priority, from counts that end at
+    `COUNTED_MAX`: a submission costs the same at every depth. None further back."""
+    if job.state is not JobState.QUEUED:
         return None
-    groups = store.waiting_groups([job.queue], ripe_before={}, now=now)
-    ahead = sum(group.count for group in groups if group.priority >= job.priority)
-    return max(1, ahead)
+    groups = store.waiting_groups([job.queue], ripe_before={}, now=now, limit=COUNTED_MAX)
+    ahead = [group for group in groups if group.priority >= job.priority]
+    place = max(1, sum(group.count for group in ahead))
+    counted = all(group.exact for group in ahead) and place <= COUNTED_MAX
+    return place if counted else None
 
 
 def of_jobs(store: Store, jobs: Sequence[Job]) -> Mapping[str, int]:

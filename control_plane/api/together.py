@@ -6,10 +6,10 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 from starlette.concurrency import run_in_threadpool
 
@@ -70,11 +70,11 @@ class Together:
         else:
             later.add(call)
 
-    async def do(self, act: Callable[[], T]) -> T:
-        """Call `act` in a thread and return what it returns, when that is safe; raises what it
-        raises. It may be called twice, like every request that may be repeated."""
+    def do(self, act: Callable[[], T]) -> Awaitable[T]:
+        """Call `act` in a thread; await what it returns, when that is safe, or raises. It may be
+        called twice, like every request that may be repeated."""
         if self._run_together is None:
-            return await run_in_threadpool(act)
+            return run_in_threadpool(act)
         loop = asyncio.get_running_loop()
         visit = _Visit(act=act, future=loop.create_future(), loop=loop)
         with self._lock:
@@ -83,7 +83,7 @@ class Together:
             self._idle -= wake
         if wake:
             self._pool.submit(self._work)
-        return cast("T", await visit.future)
+        return visit.future
 
     def _work(self) -> None:
         while visits := self._next():

@@ -36,6 +36,16 @@ def test_a_job_gives_its_exit_code_and_exactly_its_output(stage: Stage) -> None:
     assert (job.starts, len(job.finishes)) == (1, 1)
 
 
+def test_what_a_killed_agent_left_of_an_attempt_is_not_seen(stage: Stage) -> None:
+    job_id = stage.give("ls -A")
+    left = stage.directory / "machine0" / "jobs" / f"{job_id}-1"
+    (left / "work" / "old").mkdir(parents=True)
+    (left / "log").write_text("of then\n")
+    stage.start()
+    job = stage.finish(job_id)
+    assert (job.finished.outcome, bytes(job.log)) == ("succeeded", b"")
+
+
 @pytest.mark.parametrize("fault", [Fault(status=500, times=2), Fault(drop=True, times=2)])
 def test_a_log_survives_failed_and_doubled_uploads_in_order(stage: Stage, fault: Fault) -> None:
     stage.plane.faults["logs"] = replace(fault)

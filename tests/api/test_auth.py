@@ -171,3 +171,6 @@ def test_only_our_own_host_names_are_answered(world: World, host: str, status: i
     app = create_app(world.deps(allowed_hosts=("127.0.0.1", "localhost", "[::1]")))
     with TestClient(app) as client:
         assert client.get("/v1/health", headers={"Host": host}).status_code == status
+        # What agents send all day has a way of its own, and the same door.
+        hot = client.post("/v1/agent/claim", headers={"Host": host}).status_code
+        assert hot == (401 if status == 200 else status)

@@ -183,6 +183,42 @@ def test_too_large_is_refused_announced_or_not(
     assert client.put(source, content=b"x" * 250).status_code == 413
 
 
+def test_the_way_of_agents_has_the_same_limits(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(edge, "JSON_MAX_BYTES", 100)
+    monkeypatch.setattr(edge, "BYTES_MAX_BYTES", 200)
+    for path, limit in (("/v1/agent/claim", 100), ("/v1/agent/jobs/j-1/finish", 200)):
+        body = b'{"x": "' + b"x" * (limit - 9) + b'"'
+        announced = client.post(path, content=body + b"}}", headers=JSON)
+        assert (announced.status_code, announced.json()["code"]) == (413, "too-large"), path
+        streamed = client.post(path, content=iter([body, b"}}"]), headers=JSON)
+        assert (streamed.status_code, streamed.json()["code"]) == (413, "too-large"), path
+        # Exactly the limit is read, and refused for what it says.
+        assert client.post(path, content=body + b"}", headers=JSON).status_code in (401, 422), path
+
+
+def test_the_way_of_agents_has_the_same_headers(world: World, client: TestClient) -> None:
+    token = world.registered()
+    found = client.post("/v1/agent/beat", json={}, headers={"Authorization": f"Bearer {token}"})
+    head = client.head("/v1/agent/beat")
+    assert (found.status_code, head.status_code, head.content) == (200, 405, b"")
+    assert head.headers["Allow"] == "POST"
+    assert found.headers["Content-Type"] == "application/json"
+    for answer in (found, head):
+        for name, value in client.get("/v1/health").headers.items():
+            if name not in ("content-length", "content-type"):
+                assert answer.headers[name] == value, name
+
+
+def test_of_two_headers_of_one_name_the_first_counts(world: World, client: TestClient) -> None:
+    right, wrong = f"Bearer {world.registered()}", "Bearer m-1.x"
+    for first, second, status in ((right, wrong, 200), (wrong, right, 401)):
+        headers = [("Authorization", first), ("Authorization", second)]
+        bare = TestClient(client.app)
+        assert bare.post("/v1/agent/beat", json={}, headers=headers).status_code == status
+
+
 def test_headers_that_every_answer_has(client: TestClient) -> None:
     for path in ("/v1/health", "/v1/nothing", "/v1/jobs"):
         headers = client.get(path).headers

@@ -9,6 +9,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from control_plane.agents import artifact_key, log_key
+from control_plane.api.positions import COUNTED_MAX
 from control_plane.core.model import Artifact, Capacity, JobState
 from control_plane.ports import Ending
 from tests.api.world import NOW, World
@@ -159,6 +160,38 @@ def test_places_in_the_queue(client: TestClient) -> None:
     listed = client.get("/v1/jobs", params={"queue": "default", "state": "queued"}).json()["items"]
     assert [job["position_in_queue"] for job in listed] == [1, 2, 3, 4]
     assert listed[0]["id"] == urgent["id"]
+
+
+def test_of_a_job_far_back_no_place_is_told_at_first(world: World, client: TestClient) -> None:
+    submit(client)
+    for _ in range(COUNTED_MAX - 2):
+        world.submit()
+    last, beyond = submit(client), submit(client)
+    assert (last["position_in_queue"], beyond["position_in_queue"]) == (COUNTED_MAX, None)
+    assert submit(client, priority=5)["position_in_queue"] == 1
+    asked = client.get(f"/v1/jobs/{beyond['id']}").json()
+    assert asked["position_in_queue"] == COUNTED_MAX + 2
+
+
+def test_a_submission_counts_so_far_at_every_depth(
+    world: World, client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def dear(*_: Any, **__: Any) -> None:
+        raise AssertionError("this reads more the more there is")
+
+    submit(client)
+    for name in ("queue_stats", "job_list"):
+        monkeypatch.setattr(world.store, name, dear)
+    count = world.store.waiting_groups
+    limits: list[int] = []
+
+    def counted(*asked: Any, limit: int, **more: Any) -> Any:
+        limits.append(limit)
+        return count(*asked, limit=limit, **more)
+
+    monkeypatch.setattr(world.store, "waiting_groups", counted)
+    assert submit(client)["position_in_queue"] == 2
+    assert limits == [COUNTED_MAX]
 
 
 def test_moving_is_conditional(client: TestClient) -> None:

@@ -51,7 +51,7 @@ def test_who_comes_while_others_are_at_it_goes_with_the_next_ones() -> None:
     together = Together(run)
 
     async def come() -> list[int]:
-        coming = [asyncio.create_task(together.do(lambda n=n: n)) for n in range(50)]
+        coming = [asyncio.ensure_future(together.do(lambda n=n: n)) for n in range(50)]
         await asyncio.sleep(0)
         run.gate.set()
         return await asyncio.gather(*coming)
@@ -86,7 +86,7 @@ def test_a_client_that_has_gone_is_not_missed() -> None:
     together = Together(run)
 
     async def leave() -> int:
-        gone = asyncio.create_task(together.do(lambda: 1))
+        gone = asyncio.ensure_future(together.do(lambda: 1))
         await asyncio.sleep(0)
         gone.cancel()
         run.gate.set()
