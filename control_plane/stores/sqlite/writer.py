@@ -4,12 +4,16 @@ Who finds it free takes it and writes at once. Who comes while it is taken stand
 one who has it takes along everybody who stands there: they share a transaction, and one trip to the
 disk. During that trip the next of the line has the connection already, so that neither the disk nor
 the processor waits for the other. Everybody is woken once: with the answer, or to go first.
+
+Who goes first after a transaction of many lets those come back who have just been answered: they
+mostly do, and a transaction of all costs little more than one of a few.
 """
 
 from __future__ import annotations
 
 import sqlite3
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Generic, TypeVar, cast
@@ -21,6 +25,11 @@ Work = Callable[[sqlite3.Connection], R]
 
 BATCH = 64
 """Callers per transaction at most, so that the first one does not wait for all."""
+
+CHANCES = 8
+"""So many times whoever goes first lets other threads run while fewer stand in line than wrote
+together before. Some microseconds in all; each more gained less (3,000 jobs/s of eight callers with
+none, 3,500 with one, 3,900 with four, 4,100 with eight)."""
 
 
 class _Turn(Generic[R]):
@@ -73,6 +82,8 @@ class Writer:
         self._busy = threading.Lock()
         """Whoever holds it has the connection."""
         self._line: deque[_Turn[object]] = deque()
+        self._crowd = 1
+        """Callers in the last transaction."""
         self._commits = 0
         self._syncing = threading.Lock()
         self._synced = 0
@@ -81,10 +92,14 @@ class Writer:
     def write(self, work: Work[R], *, lasting: bool = True) -> R:
         """Run `work` as one transaction, or as its own part of one: whatever it raises undoes all
         of it. When this returns it is on the disk, unless it need not be `lasting`."""
-        if self._busy.acquire(blocking=False):
+        free = self._busy.acquire(blocking=False)
+        if free and self._crowd == 1:
             return self._write_alone(work, lasting)
         turn = _Turn(work, lasting)
-        self._stand_in_line(turn)
+        if free:
+            self._lead(turn)
+        else:
+            self._stand_in_line(turn)
         return turn.answer()
 
     def sync(self) -> None:
@@ -160,8 +175,10 @@ class Writer:
         batch: list[_Turn[object]] = [own]  # type: ignore[list-item]
         try:
             try:
+                self._gather()
                 self._run(batch)
             finally:
+                self._crowd = len(batch)
                 commit = self._commits
                 self._pass_on()
             if any(turn.lasting for turn in batch):
@@ -175,6 +192,13 @@ class Writer:
         finally:
             for turn in batch[1:]:
                 turn.wake()
+
+    def _gather(self) -> None:
+        """Let those come who wrote together before."""
+        for _ in range(CHANCES):
+            if len(self._line) + 1 >= self._crowd:
+                return
+            time.sleep(0)
 
     def _run(self, batch: list[_Turn[object]]) -> None:
         """Run a batch in one transaction, together with all who stand in line until its end."""
