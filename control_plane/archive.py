@@ -100,11 +100,16 @@ def check_state(state: Path) -> None:
 
 
 def blobs_of(state: Path) -> Iterator[Path]:
-    """The files of all blobs. Names that begin with a dot are unfinished writes."""
-    for path in sorted((state / BLOBS).rglob("*")):
-        names = path.relative_to(state).parts
-        if path.is_file() and not any(name.startswith(".") for name in names):
-            yield path
+    """The files of all blobs, as far as each is still there when its turn comes. Names that begin
+    with a dot are unfinished writes."""
+    for folder, folders, names in os.walk(state / BLOBS, onerror=_unless_gone):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield from (Path(folder, name) for name in sorted(names) if not name.startswith("."))
+
+
+def _unless_gone(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):
+        raise error
 
 
 # ------------------------------------------------------------------------------------ packing

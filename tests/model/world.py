@@ -195,7 +195,13 @@ class World:
             for job in self.jobs.values()
             if job.state is JobState.QUEUED and not job.attempts and job.delayed(job.queued_at)
         }
-        return replace(self, jobs={**self.jobs, **apart})
+        # Of a machine that is at work nobody told when it was idle last.
+        busy = {
+            name: replace(machine, latest=None)
+            for name, machine in self.machines.items()
+            if machine.idle_since is None
+        }
+        return replace(self, jobs={**self.jobs, **apart}, machines={**self.machines, **busy})
 
     def loosened(self, job_id: str, loose: bool) -> World:
         return replace(self, loose=self.loose | {job_id} if loose else self.loose - {job_id})

@@ -6,6 +6,7 @@ import gzip
 import io
 import os
 import random
+import shutil
 import stat
 import tarfile
 import threading
@@ -17,7 +18,7 @@ from typing import Any
 import pytest
 
 from control_plane import archive
-from control_plane.archive import backup, restore
+from control_plane.archive import backup, blobs_of, restore
 from control_plane.blobs.local import LocalBlobs
 from control_plane.errors import InvalidInput, NotFound, Refused, Unavailable
 from control_plane.lock import alone
@@ -401,3 +402,14 @@ def test_a_place_that_cannot_be_written_is_said_so(made: Path, tmp_path: Path) -
     with pytest.raises(Unavailable, match=r"file/state cannot be made: .* \(.*/file\)") as refused:
         restore(made, tmp_path / "file" / "state")
     assert "name another place" in refused.value.fix
+
+
+def test_a_folder_that_goes_while_blobs_are_listed_is_no_trouble(tmp_path: Path) -> None:
+    blobs = LocalBlobs(tmp_path / "blobs")
+    for name in ("a/1", "b/c/1", "d/1"):
+        blobs.put(name, b"x")
+    found = blobs_of(tmp_path)
+    first = next(found)
+    blobs.remove("b/")
+    shutil.rmtree(tmp_path / "blobs" / "b", ignore_errors=True)
+    assert [path.parent.name for path in (first, *found)] == ["a", "d"]
