@@ -51,8 +51,7 @@ def backup(state: Path, target: Path, *, blobs: bool = True) -> Archived:
     check_state(state)
     if not target.parent.is_dir():
         raise NotFound(f"there is no folder {target.parent}", fix="make it, or name another file")
-    if target.exists():
-        raise _exists(target)
+    sqlite_backup.check_new(target)
     with _scratch(target) as scratch:
         report = sqlite_backup.backup(state / DATABASE, scratch / DATABASE)
         unfinished = scratch / "archive.tar"
@@ -65,7 +64,7 @@ def backup(state: Path, target: Path, *, blobs: bool = True) -> Archived:
             count = sum(_add(tar, path, path.relative_to(state).as_posix()) for path in found)
             _add_note(tar, {"format": FORMAT, "jobs": report.jobs, "blobs": count})
         _flush(unfinished)
-        _put_new(unfinished, target)
+        sqlite_backup.give_name(unfinished, target)
     return Archived(path=target, bytes=target.stat().st_size, jobs=report.jobs, blobs=count)
 
 
@@ -132,20 +131,6 @@ def _add_note(tar: tarfile.TarFile, facts: dict[str, int]) -> None:
     member = tarfile.TarInfo(_NOTE)
     member.size = len(text)
     tar.addfile(member, io.BytesIO(text))
-
-
-def _put_new(unfinished: Path, target: Path) -> None:
-    """Give a file its name, if nothing has that name."""
-    try:
-        os.link(unfinished, target)
-    except FileExistsError:
-        raise _exists(target) from None
-    except OSError:  # a file system without links, such as that of many USB sticks
-        unfinished.rename(target)
-
-
-def _exists(target: Path) -> Refused:
-    return Refused(f"{target} exists", fix="name a new file")
 
 
 # ---------------------------------------------------------------------------------- unpacking

@@ -270,9 +270,8 @@ class JobStore(Protocol):
         """Jobs, newest first (by id: ids are made in order of time); with exactly one queue and the
         one state `queued`, in claim order, delayed ones last by their `not_before`. A queued job is
         *delayed* while its `not_before` lay ahead at the last claim or `job_release` that saw its
-        queue. A page may be shorter than `limit`
-        with more to come: only an empty cursor is the end. The cursor is the store's own text; an
-        invalid one raises `InvalidInput`."""
+        queue. A page may be shorter than `limit` with more to come: only an empty cursor is the
+        end. The cursor is the store's own text; an invalid one raises `InvalidInput`."""
 
     def job_claim(
         self,
@@ -287,11 +286,10 @@ class JobStore(Protocol):
         each queue in its own, skipping what does not fit into what is left of `free`, paused
         queues, jobs whose `not_before` lies ahead, and what the queue's limits keep back
         (`max_running`, `max_running_per_owner`; never exceeded; jobs of no owner count as one
-        owner's). Each claimed job is `leased` with
-        `epoch`, `attempt` counted up and an open attempt; the machine's `idle_since` is cleared.
-        A machine that is not `ready` at that instant gets nothing; a store may take the claim for
-        a beat. Raises `NotFound` for an unknown
-        machine.
+        owner's). Each claimed job is `leased` with `epoch`, `attempt` counted up and an open
+        attempt; the machine's `idle_since` is cleared. A machine that is not `ready` at that
+        instant gets nothing; a store may take the claim for a beat. Raises `NotFound` for an
+        unknown machine.
 
         Among many simultaneous callers a job may go to one of them a little ahead of its turn,
         within one priority, and by no more places than `CLAIM_WINDOW`; a single caller sees the

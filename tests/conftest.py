@@ -4,9 +4,11 @@ failure."""
 from __future__ import annotations
 
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 
 import pytest
+
+from tests import jumpy
 
 pytest_plugins = ["tests.emulators.fixtures"]
 
@@ -33,3 +35,10 @@ def pytest_runtest_makereport(
         report.outcome = "failed"
         report.longrepr = f"skipped, but everything is required here: {report.longrepr}"
     return report
+
+
+@pytest.fixture
+def jumpy_threads() -> Iterator[None]:
+    """A test in which a missing lock shows."""
+    with jumpy.jumpy_threads():
+        yield

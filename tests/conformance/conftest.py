@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import count
@@ -99,15 +98,6 @@ def reference() -> Store:
 @pytest.fixture(params=BLOBS)
 def blobs(request: pytest.FixtureRequest, tmp_path: Path) -> Blobs:
     return BLOBS[request.param](request, tmp_path)
-
-
-@pytest.fixture
-def jumpy_threads() -> Iterator[None]:
-    """Threads take turns after every few instructions, so that a missing lock shows."""
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    yield
-    sys.setswitchinterval(before)
 
 
 def _opened(adapter: Adapter, request: pytest.FixtureRequest, folder: Path) -> Iterator[Store]:

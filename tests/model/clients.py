@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from random import Random
@@ -16,6 +14,7 @@ from control_plane.core.job_ids import id_for
 from control_plane.core.model import Capacity, JobState, Need
 from control_plane.ports import Store
 from tests.conformance.builders import NOW
+from tests.jumpy import jumpy_threads
 from tests.model import reads, spec
 from tests.model.calls import perform
 from tests.model.linear import NEVER, Call
@@ -62,17 +61,6 @@ def concurrent_history(store: Store, random: Random, *, remote: bool = False) ->
     for job in board.tried:
         last.call(reads.Get(job=job))
     return History(world=world, calls=[*calls, *last.calls])
-
-
-@contextmanager
-def jumpy_threads() -> Iterator[None]:
-    """Threads take turns after every few instructions."""
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    try:
-        yield
-    finally:
-        sys.setswitchinterval(before)
 
 
 @dataclass(slots=True, kw_only=True)

@@ -83,12 +83,10 @@ class Dependents(Lines):
             return False
         return True
 
-    def _tell_dependents(self, ended: Stored, now: datetime) -> list[str]:
-        """Let go, or cancel, what waits for a job that has ended, and so on down the line. Returns
-        what has changed."""
-        if ended.job.state not in JOB_ENDED:
-            return []
-        return self._look_at(sorted(ended.dependents), now)
+    def _tell_dependents(self, ended: Stored, now: datetime) -> None:
+        """Let go, or cancel, what waits for a job that has ended, and so on down the line."""
+        if ended.job.state in JOB_ENDED:
+            self._look_at(sorted(ended.dependents), now)
 
     def _look_at(self, job_ids: Iterable[str], now: datetime, limit: int = _ALL) -> list[str]:
         """Let go, or cancel, the blocked ones of these jobs that need not wait any longer, and what

@@ -57,7 +57,7 @@ def restore(backup: Path, target: Path) -> BackupReport:
 
 
 def _copy(source: Path, target: Path) -> BackupReport:
-    _check_new(target)
+    check_new(target)
     with _told(source, target), _scratch(target) as aside:
         with closing(connect(source)) as reader, closing(connect(aside)) as copy:
             # One state is read from the first page to the last; otherwise each write in between
@@ -74,22 +74,23 @@ def _copy(source: Path, target: Path) -> BackupReport:
         with aside.open("rb+") as file:
             os.fsync(file.fileno())
         size = aside.stat().st_size
-        _give_name(aside, target)
+        give_name(aside, target)
         sync_folder(target)
     return BackupReport(path=target, bytes=size, jobs=jobs, schema_version=version)
 
 
-def _check_new(target: Path) -> None:
+def check_new(target: Path) -> None:
+    """Raise `Refused` when there is something of this name."""
     if target.exists():
         raise Refused(f"{target} exists", fix="Name a new file.")
 
 
-def _give_name(aside: Path, target: Path) -> None:
-    """Give the copy its name, if nothing has that name."""
+def give_name(aside: Path, target: Path) -> None:
+    """Give a finished file its name. Raises `Refused` when something has that name."""
     try:
         os.link(aside, target)
     except OSError:
-        _check_new(target)
+        check_new(target)
         # A file system without links, such as that of many USB sticks.
         aside.rename(target)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from control_plane.stores.sqlite import SqliteStore
+from tests import requires
 
 NOBODY = 65_534
 
@@ -30,15 +30,6 @@ def store(path: Path) -> Iterator[SqliteStore]:
 
 
 @pytest.fixture
-def jumpy_threads() -> Iterator[None]:
-    """Threads take turns after every few instructions, so that a missing lock shows."""
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    yield
-    sys.setswitchinterval(before)
-
-
-@pytest.fixture
 def home() -> Iterator[Path]:
     """A folder of an ordinary user, as whom the test goes on: permissions do not hold for root."""
     # Not in pytest's own folder, which is closed to others.
@@ -49,7 +40,9 @@ def home() -> Iterator[Path]:
         os.setresuid(NOBODY, NOBODY, 0)
     try:
         if not os.access(folder, os.W_OK):
-            pytest.skip(f"an ordinary user cannot reach {folder}")
+            requires.missing(
+                f"an ordinary user cannot reach {folder}; set TMPDIR to a folder that all may enter"
+            )
         yield folder
     finally:
         if root:

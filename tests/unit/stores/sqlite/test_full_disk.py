@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from tests import requires
+
 DEADLINE_S = 120.0
 ON_A_SMALL_DISK = (
     *("unshare", "--map-root-user", "--mount", "sh", "-c"),
@@ -31,7 +33,10 @@ def told(tmp_path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         allowed = False
     if not allowed:
-        pytest.skip("this user may not make a file system of their own")
+        requires.missing(
+            "this user may not make a file system of their own; install it with: "
+            "sudo apt-get install --yes util-linux, or run as root"
+        )
     done = on_a_small_disk(
         tmp_path, sys.executable, "-m", "tests.unit.stores.sqlite.small_disk", str(tmp_path)
     )
