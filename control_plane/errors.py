@@ -92,6 +92,7 @@ class ProviderError(OrchctlError):
         error_class: ErrorClass,
         raw_code: str,
         retry_after_s: float | None = None,
+        known: bool = True,
     ) -> None:
         super().__init__(message)
         self.error_class = error_class
@@ -99,3 +100,5 @@ class ProviderError(OrchctlError):
         """The cloud's own code, unchanged."""
         self.retry_after_s = retry_after_s
         """What the cloud asked us to wait, in seconds."""
+        self.known = known
+        """Whether the code stands in the provider's table; `error_class` is a guess otherwise."""

@@ -29,6 +29,7 @@ from control_plane.core.model import (
     JobState,
     Machine,
     MachineState,
+    Offer,
     PriceInterval,
     Reason,
 )
@@ -64,6 +65,10 @@ from control_plane.tokens import MachineTokens
 
 UNCLEAR_TRIES = 5
 """Tries of one launch with one key whose answers are unclear; then it is given up."""
+
+UNKNOWN_TRIES = 3
+"""Tries of one launch that a cloud refuses with a code we do not know; then, when the cloud shows
+no machine either, it is taken for a lack of capacity."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -413,7 +418,14 @@ class _Run:
                 "all others rest", error_class=ErrorClass.CAPACITY_ZONE, raw_code=code
             )
             return self._fail(machine, resting)
-        return self._put(replace(machine, state=MachineState.LAUNCHING, attempt=attempt))
+        begun = replace(machine, state=MachineState.LAUNCHING, attempt=attempt)
+        return self._put(self._settled(begun))
+
+    def _settled(self, machine: Machine) -> Machine:
+        """With the cloud's settings of its current attempt, as the document has them now."""
+        pool = self.policy.pools[machine.pool]
+        cloud = _cloud(pool.clouds, machine.offer)
+        return replace(machine, options=cloud.options)
 
     def _call(self, machine: Machine) -> Launched:
         provider = self._provider(machine.offer.provider)
@@ -444,7 +456,11 @@ class _Run:
                     self.parts._tokens.one_time(machine) if provider.needs_token else ""
                 ),
             ),
-            cloud=_cloud(pool.clouds, machine.offer.provider),
+            cloud=CloudPolicy(
+                provider=machine.offer.provider,
+                regions=(machine.offer.region,),
+                options=machine.options,
+            ),
         )
 
     def _record(self, machine: Machine, launched: Launched) -> Machine | None:
@@ -475,20 +491,38 @@ class _Run:
         stays as it is for the next tick."""
         self.parts.figures.launch(REFUSED)
         self._note("machine", machine.id, f"{error.raw_code}: {error}", code=error.error_class)
+        unclear = _unclear(error, repeated=repeated)
+        tries = self._tries(machine, error) if unclear else 0
+        if not error.known and tries >= UNKNOWN_TRIES:
+            error = self._as_capacity(machine, error)
+            unclear = error.error_class is ErrorClass.TRANSIENT
         if error.error_class is not ErrorClass.TRANSIENT:
             self._rest(machine, error)
-        if _unclear(error, repeated=repeated):
-            self._doubt(machine, error)
+        if unclear:
+            self._doubt(machine, error, tries)
             return None
         if error.raw_code == "Ended":
             self._give_up(machine, reasons.launch_ended(machine))
             return None
         attempt = self._free(machine, machine.attempt + 1)
         if attempt is not None:
-            return self._put(replace(machine, attempt=attempt, operation="", provider_id=""))
+            following = replace(machine, attempt=attempt, operation="", provider_id="")
+            return self._put(self._settled(following))
         if error.error_class is ErrorClass.THROTTLE:
             return None
         return self._fail(machine, error)
+
+    def _as_capacity(self, machine: Machine, error: ProviderError) -> ProviderError:
+        """The same refusal as a lack of capacity, unless the launch has come to something."""
+        try:
+            seen = self._provider(machine.offer.provider).sighting(machine_ref(machine))
+        except Exception:  # noqa: BLE001 - whatever went wrong, it stays unclear
+            return error
+        if seen is not None and seen.state != "gone":
+            return error
+        return ProviderError(
+            str(error), error_class=ErrorClass.CAPACITY_ZONE, raw_code=error.raw_code
+        )
 
     def _free(self, machine: Machine, first: int) -> int | None:
         """The first attempt, counting from `first`, whose offer does not rest."""
@@ -498,11 +532,11 @@ class _Run:
                 return attempt
         return None
 
-    def _doubt(self, machine: Machine, error: ProviderError) -> None:
+    def _doubt(self, machine: Machine, error: ProviderError, tries: int) -> None:
         """Keep the key until an answer to it is clear. After some tries the launch is given up as
         one that may have come to something: it counts until it was found and ended, or shown
         nowhere. Trying the next offer instead could make a second machine."""
-        if error.error_class is ErrorClass.THROTTLE or self._tries(machine, error) < UNCLEAR_TRIES:
+        if tries < UNCLEAR_TRIES:
             return
         # A place that does not give one clear answer in so many tries is left alone for a while.
         self._rest(machine, error, as_class=ErrorClass.CAPACITY_REGION)
@@ -538,7 +572,10 @@ class _Run:
         return failed
 
     def _tries(self, machine: Machine, error: ProviderError) -> int:
-        """Count an unclear answer to one launch key, in the store: a crash does not forget it."""
+        """Count an unclear answer to one launch key, in the store: a crash does not forget it. An
+        API that asks for fewer calls has not been tried."""
+        if error.error_class is ErrorClass.THROTTLE:
+            return 0
         key = f"try/{machine.launch_key}"
         before = self.rests.known.get(key)
         count = before.count + 1 if before else 1
@@ -656,7 +693,8 @@ def _as_transient(error: Exception) -> ProviderError:
     )
 
 
-def _cloud(clouds: tuple[CloudPolicy, ...], provider: str) -> CloudPolicy:
-    return next(
-        (cloud for cloud in clouds if cloud.provider == provider), CloudPolicy(provider=provider)
-    )
+def _cloud(clouds: tuple[CloudPolicy, ...], offer: Offer) -> CloudPolicy:
+    """The settings an offer is bought under."""
+    mine = (cloud for cloud in clouds if cloud.provider == offer.provider)
+    held = (cloud for cloud in mine if not cloud.regions or offer.region in cloud.regions)
+    return next(held, CloudPolicy(provider=offer.provider))

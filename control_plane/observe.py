@@ -18,6 +18,7 @@ from control_plane.core.cost import spend
 from control_plane.core.model import (
     Lease,
     Machine,
+    MachineState,
     Observation,
     Offer,
     PriceInterval,
@@ -26,7 +27,7 @@ from control_plane.core.model import (
     Sighting,
     WaitingGroup,
 )
-from control_plane.core.policy import Autoscaler, AutoscalerRecord
+from control_plane.core.policy import Autoscaler, AutoscalerRecord, CloudPolicy, merged
 from control_plane.core.snapshot import Snapshot, Spend, Timing
 from control_plane.errors import ProviderError
 from control_plane.ports import Ids, MachineRef, PriceBook, Provider, Store
@@ -75,13 +76,17 @@ class Eyes:
         """Everything one decision about this autoscaler may look at; without `look` no provider is
         asked what it runs. What is not `sure` shows whether there is anything to decide."""
         policy = view.record.policy
-        declared = _declared(policy)
-        observations = self._observe(declared, view, now, look=look)
+        declared = merged(policy.clouds)
+        seen = self._observe(declared, view, now, look=look)
         fleet = self.store.fleet_read(sure=sure)
-        elsewhere = sorted({m.offer.provider for m in _of(view, fleet[0])} - {*declared})
+        elsewhere = _elsewhere(declared, _of(view, fleet[0]))
         if elsewhere:
-            observations += self._observe(elsewhere, view, now, look=look)
+            everywhere = merged([*declared, *elsewhere])
+            changed = {cloud.provider for cloud in elsewhere}
+            again = [cloud for cloud in everywhere if cloud.provider in changed]
+            seen = {**seen, **self._observe(again, view, now, look=look)}
             fleet = self.store.fleet_read(sure=sure)
+        observations = tuple(seen.values())
         machines = _of(view, fleet[0])
         offers = self.prices.offers([*declared, *elsewhere])
         waiting = self._waiting(policy, offers, now)
@@ -106,20 +111,29 @@ class Eyes:
         )
 
     def _observe(
-        self, providers: Sequence[str], view: View, now: datetime, *, look: bool
-    ) -> tuple[Observation, ...]:
-        asked = [name for name in providers if look or name not in self.providers]
-        looks = [self.pool.submit(self._look, name, view, now) for name in asked]
-        return tuple(look.result() for look in looks)
+        self, clouds: Sequence[CloudPolicy], view: View, now: datetime, *, look: bool
+    ) -> Mapping[str, Observation]:
+        asked = {
+            cloud.provider: [each for each in clouds if each.provider == cloud.provider]
+            for cloud in clouds
+            if look or cloud.provider not in self.providers
+        }
+        looks = {
+            name: self.pool.submit(self._look, name, places, view, now)
+            for name, places in asked.items()
+        }
+        return {name: look.result() for name, look in looks.items()}
 
-    def _look(self, name: str, view: View, now: datetime) -> Observation:
+    def _look(
+        self, name: str, clouds: Sequence[CloudPolicy], view: View, now: datetime
+    ) -> Observation:
         provider = self.providers.get(name)
         if provider is None:
             return _unseen(name, now, f"provider {name} is not set up on this server")
         if throttle.resting(view.rests, name, "", now):
             return _unseen(name, now, f"{name} has asked for fewer calls")
         try:
-            return provider.observe(view.fleet)
+            return provider.observe(view.fleet, clouds)
         except ProviderError as error:
             throttle.heed(view.rests, error, name, "", now)
             return _unseen(name, now, f"{name}: {error}")
@@ -281,12 +295,32 @@ def machine_ref(machine: Machine) -> MachineRef:
         provider_id=machine.provider_id,
         region=machine.offer.region,
         zone=machine.offer.zone,
+        options=machine.options,
     )
 
 
-def _declared(policy: Autoscaler) -> list[str]:
-    """Where this autoscaler may buy."""
-    return sorted({cloud.provider for pool in policy.pools.values() for cloud in pool.clouds})
+def _elsewhere(
+    declared: Sequence[CloudPolicy], machines: Sequence[Machine]
+) -> tuple[CloudPolicy, ...]:
+    """Where machines are that the document no longer allows."""
+    places = [
+        CloudPolicy(
+            provider=machine.offer.provider,
+            regions=(machine.offer.region,),
+            options=machine.options,
+        )
+        for machine in machines
+        if machine.state is not MachineState.PLANNED
+    ]
+    return tuple(
+        place for place in merged(places) if not any(_holds(each, place) for each in declared)
+    )
+
+
+def _holds(cloud: CloudPolicy, place: CloudPolicy) -> bool:
+    """Whether a listing of `cloud` shows the machines of `place`."""
+    same = cloud.provider == place.provider and cloud.options == place.options
+    return same and (not cloud.regions or set(place.regions) <= set(cloud.regions))
 
 
 def _ids_needed(policy: Autoscaler, machines: Sequence[Machine]) -> int:

@@ -597,6 +597,8 @@ class MachineRef:
     provider_id: str
     region: str
     zone: str
+    options: Mapping[str, str] = field(default_factory=dict)
+    """The cloud's settings it was launched with, such as `project`."""
 
 
 class Provider(Protocol):
@@ -607,8 +609,8 @@ class Provider(Protocol):
     needs_token: bool
     """Whether its machines register by a one-time token instead of proving themselves."""
 
-    def offers(self) -> Sequence[Offer]:
-        """All that can be bought here, sold out or not, with today's prices."""
+    def offers(self, clouds: Sequence[CloudPolicy]) -> Sequence[Offer]:
+        """All that can be bought under these settings, sold out or not, with today's prices."""
 
     def launch(self, request: LaunchRequest) -> Launched:
         """Start a machine. Repeating it with the same key never makes a second one: it returns
@@ -619,9 +621,9 @@ class Provider(Protocol):
     def launch_result(self, request: LaunchRequest, operation: str) -> Launched:
         """How a launch that answered with an operation goes on; raises as `launch` would."""
 
-    def observe(self, fleet: str) -> Observation:
-        """Every machine that carries this fleet's label. Places that did not answer are named in
-        `unknown`; raises only when nothing could be read."""
+    def observe(self, fleet: str, clouds: Sequence[CloudPolicy]) -> Observation:
+        """Every machine that carries this fleet's label in the places these settings name. Places
+        that did not answer are named in `unknown`; raises only when nothing could be read."""
 
     def sighting(self, ref: MachineRef) -> Sighting | None:
         """One machine by id; None = the provider positively says that it does not exist."""
@@ -634,9 +636,9 @@ class Provider(Protocol):
 class PriceBook(Protocol):
     """Offers of all configured providers, cached."""
 
-    def offers(self, providers: Sequence[str]) -> Sequence[Offer]:
-        """What these providers sell; a provider that does not answer keeps its last known
-        offers."""
+    def offers(self, clouds: Sequence[CloudPolicy]) -> Sequence[Offer]:
+        """What can be bought under these settings; a provider that does not answer keeps its last
+        known offers."""
 
 
 class Secrets(Protocol):

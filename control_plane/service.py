@@ -420,7 +420,7 @@ class Service:
         )
 
     def _offers(self, pools: Sequence[PoolPolicy]) -> Sequence[Offer]:
-        return self.prices.offers(sorted({c.provider for pool in pools for c in pool.clouds}))
+        return self.prices.offers([cloud for pool in pools for cloud in pool.clouds])
 
     def _next_need(self, job: Job, outcome: str) -> Need:
         losses = job.machine_losses + (outcome in ("interrupted", "lost"))

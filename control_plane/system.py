@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 
 from control_plane.core.job_ids import TIME_DIGITS, base32
 from control_plane.core.model import Offer
+from control_plane.core.policy import CloudPolicy, merged
 from control_plane.ports import Provider
 
 
@@ -70,17 +71,18 @@ class LivePrices:
         self._lock = threading.Lock()
         self._known: dict[str, tuple[datetime, Sequence[Offer]]] = {}
 
-    def offers(self, providers: Sequence[str]) -> Sequence[Offer]:
-        return [offer for name in sorted(set(providers)) for offer in self._of(name)]
+    def offers(self, clouds: Sequence[CloudPolicy]) -> Sequence[Offer]:
+        return [offer for cloud in merged(clouds) for offer in self._of(cloud)]
 
-    def _of(self, name: str) -> Sequence[Offer]:
+    def _of(self, cloud: CloudPolicy) -> Sequence[Offer]:
+        name = repr(cloud)
         with self._lock:
             known = self._known.get(name)
         if known and self._now() - known[0] < self._keep:
             return known[1]
         asked_at = self._now()
         try:
-            fresh = self._fetch(name)
+            fresh = self._fetch(cloud)
         except Exception:  # noqa: BLE001 - a provider that fails in any way keeps its last offers
             fresh = known[1] if known else ()
             asked_at += _ASK_AGAIN - self._keep
@@ -88,7 +90,7 @@ class LivePrices:
             self._known[name] = (asked_at, fresh)
         return fresh
 
-    def _fetch(self, name: str) -> Sequence[Offer]:
-        if name in self._providers:
-            return self._providers[name].offers()
-        return self._catalogue([name])
+    def _fetch(self, cloud: CloudPolicy) -> Sequence[Offer]:
+        if cloud.provider in self._providers:
+            return self._providers[cloud.provider].offers([cloud])
+        return self._catalogue([cloud.provider])

@@ -356,6 +356,9 @@ class Machine:
     """The cloud's own id, once known."""
     operation: str = ""
     """A launch that the cloud has not finished answering: looked at next tick."""
+    options: Mapping[str, str] = field(default_factory=dict)
+    """The cloud's settings of the current attempt, such as `project`, as the document had them when
+    it began: where to look for the machine, whatever the document says by then."""
     instance: str = ""
     """Chosen by the agent when it registers: the second caller of one identity is refused."""
     capacity: Capacity | None = None
@@ -431,6 +434,25 @@ class Observation:
     def knows(self, region: str, zone: str) -> bool:
         """Whether absence from this listing says something about a machine of that place."""
         return not {"*", region, zone} & set(self.unknown)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Leftover:
+    """Something of ours at a provider that costs money and serves no machine."""
+
+    provider: str
+    region: str
+    zone: str
+    kind: str
+    """`disk`, `network-interface` or `address`."""
+    id: str
+    """Enough for the provider to remove it."""
+    fleet: str
+    machine_id: str
+    """Whose it was; empty when it does not say."""
+    created_at: datetime | None = None
+    size: str = ""
+    """For people: `100 GiB`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,7 +6,7 @@ forgotten line costs a known amount at most.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from decimal import Decimal
@@ -63,6 +63,21 @@ class CloudPolicy:
     """Empty = the provider has only one place."""
     options: Mapping[str, str] = field(default_factory=dict)
     """The provider's own settings, such as `project` or `resource_group`."""
+
+
+def merged(clouds: Iterable[CloudPolicy]) -> tuple[CloudPolicy, ...]:
+    """The same places with each cloud and account once, in a fixed order; no regions = all."""
+    found: dict[tuple[str, tuple[tuple[str, str], ...]], list[CloudPolicy]] = {}
+    for cloud in clouds:
+        account = cloud.provider, tuple(sorted(cloud.options.items()))
+        found.setdefault(account, []).append(cloud)
+    return tuple(_united(found[account]) for account in sorted(found))
+
+
+def _united(same: Sequence[CloudPolicy]) -> CloudPolicy:
+    everywhere = any(not cloud.regions for cloud in same)
+    regions = {region for cloud in same for region in cloud.regions}
+    return replace(same[0], regions=() if everywhere else tuple(sorted(regions)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -196,6 +211,11 @@ class Autoscaler:
     pools: Mapping[str, PoolPolicy]
     budget: Budget = field(default_factory=Budget)
     alerts: tuple[Alert, ...] = ()
+
+    @property
+    def clouds(self) -> tuple[CloudPolicy, ...]:
+        """Where its pools may buy, as they say it."""
+        return tuple(cloud for pool in self.pools.values() for cloud in pool.clouds)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

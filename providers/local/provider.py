@@ -23,6 +23,7 @@ from pathlib import Path
 
 from agent_bootstrap.user_data import local_startup
 from control_plane.core.model import ErrorClass, Observation, Offer, Sighting
+from control_plane.core.policy import CloudPolicy
 from control_plane.errors import ProviderError
 from control_plane.ports import BootSettings, Launched, LaunchRequest, MachineRef
 from providers.local import hardware, processes
@@ -102,7 +103,7 @@ class LocalProvider:
 
     # ------------------------------------------------------------------------------- the port
 
-    def offers(self) -> Sequence[Offer]:
+    def offers(self, clouds: Sequence[CloudPolicy] = ()) -> Sequence[Offer]:  # noqa: ARG002
         """`process` is this computer without its GPUs; `process-gpu` has them, where there are
         any."""
         plain = hardware.processor_capacity(self._root)
@@ -148,7 +149,11 @@ class LocalProvider:
         """The same as `launch`, which here never answers with an operation."""
         return self.launch(request)
 
-    def observe(self, fleet: str) -> Observation:
+    def observe(
+        self,
+        fleet: str,
+        clouds: Sequence[CloudPolicy] = (),  # noqa: ARG002
+    ) -> Observation:
         """All machines of a fleet, those that ended within the last hour included."""
         return Observation(
             provider=self.name,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from control_plane.core.model import Observation, Offer, Sighting
+from control_plane.core.policy import CloudPolicy
 from control_plane.ports import Launched, LaunchRequest, MachineRef
 from providers.simulated.cloud import SimulatedCloud
 
@@ -18,7 +19,7 @@ class SimulatedProvider:
         self._cloud = cloud
         self.name = name
 
-    def offers(self) -> Sequence[Offer]:
+    def offers(self, clouds: Sequence[CloudPolicy] = ()) -> Sequence[Offer]:  # noqa: ARG002
         """All that can be bought here, sold out or not, with today's prices."""
         return self._cloud.offers(self.name)
 
@@ -30,7 +31,11 @@ class SimulatedProvider:
         """How a launch that answered with an operation goes on."""
         return self._cloud.launch_result(request, operation)
 
-    def observe(self, fleet: str) -> Observation:
+    def observe(
+        self,
+        fleet: str,
+        clouds: Sequence[CloudPolicy] = (),  # noqa: ARG002
+    ) -> Observation:
         """Every VM of a fleet; regions that did not answer are `unknown`."""
         sightings, unknown = self._cloud.observe(self.name, fleet)
         return Observation(

@@ -126,9 +126,13 @@ class ProviderCase(ABC):
 
     # ---- for the suite
 
+    def clouds(self) -> Sequence[CloudPolicy]:
+        """The settings under which machines are bought here."""
+        return [CloudPolicy(provider=self.name)]
+
     def offer(self) -> Offer:
         """Some on-demand offer."""
-        offers = self.open().offers()
+        offers = self.open().offers(self.clouds())
         return next(each for each in offers if each.market is Market.ON_DEMAND)
 
     def request(
@@ -151,7 +155,7 @@ class ProviderCase(ABC):
                 max_lifetime_s=86_400,
                 one_time_token=TOKEN,
             ),
-            cloud=CloudPolicy(provider=self.name),
+            cloud=self.clouds()[0],
         )
 
     def ref(self, request: LaunchRequest, launched: Launched | None = None) -> MachineRef:
@@ -161,6 +165,7 @@ class ProviderCase(ABC):
             provider_id=launched.provider_id if launched else "",
             region=request.offer.region,
             zone=request.offer.zone,
+            options=request.cloud.options,
         )
 
     def last_look(self, ref: MachineRef, provider: Provider) -> Sighting | None:
@@ -303,7 +308,7 @@ class SimulatedCase(ProviderCase):
         self.clock.advance(60)
 
     def visible_outside(self) -> str:
-        return repr(self.open().observe(FLEET))
+        return repr(self.open().observe(FLEET, self.clouds()))
 
     def pause(self) -> None:
         self.clock.advance(5)

@@ -45,9 +45,9 @@ def provider(case: ProviderCase) -> Provider:
     return case.open()
 
 
-def seen(provider: Provider, fleet: str = FLEET) -> list[str]:
+def seen(case: ProviderCase, provider: Provider, fleet: str = FLEET) -> list[str]:
     """Machine ids that a listing shows as existing."""
-    sightings = provider.observe(fleet).sightings
+    sightings = provider.observe(fleet, case.clouds()).sightings
     return [each.machine_id for each in sightings if each.state != "gone"]
 
 
@@ -88,46 +88,46 @@ def test_provider_says_its_name_and_whether_it_needs_a_token(
     assert isinstance(provider.needs_token, bool)
 
 
-def test_offers_carry_the_name_of_their_provider(provider: Provider) -> None:
-    assert {offer.provider for offer in provider.offers()} == {provider.name}
+def test_offers_carry_the_name_of_their_provider(case: ProviderCase, provider: Provider) -> None:
+    assert {offer.provider for offer in provider.offers(case.clouds())} == {provider.name}
 
 
-def test_offers_have_keys_of_their_own(provider: Provider) -> None:
-    keys = [offer.key for offer in provider.offers()]
+def test_offers_have_keys_of_their_own(case: ProviderCase, provider: Provider) -> None:
+    keys = [offer.key for offer in provider.offers(case.clouds())]
     assert keys
     assert len(keys) == len(set(keys))
 
 
-def test_offers_have_something_to_run_on(provider: Provider) -> None:
-    for offer in provider.offers():
+def test_offers_have_something_to_run_on(case: ProviderCase, provider: Provider) -> None:
+    for offer in provider.offers(case.clouds()):
         assert offer.capacity.cpus > 0
         assert offer.capacity.memory_mib > 0
         assert (offer.capacity.gpus > 0) == bool(offer.capacity.gpu_name)
         assert (offer.capacity.gpus > 0) == (offer.capacity.gpu_memory_gib > 0)
 
 
-def test_offers_have_exact_positive_prices(provider: Provider) -> None:
-    for offer in provider.offers():
+def test_offers_have_exact_positive_prices(case: ProviderCase, provider: Provider) -> None:
+    for offer in provider.offers(case.clouds()):
         assert isinstance(offer.price_usd_hour, Decimal)
         assert offer.price_usd_hour > 0
 
 
-def test_spot_is_never_dearer_than_on_demand(provider: Provider) -> None:
-    for offer in provider.offers():
+def test_spot_is_never_dearer_than_on_demand(case: ProviderCase, provider: Provider) -> None:
+    for offer in provider.offers(case.clouds()):
         if offer.on_demand_usd_hour is not None:
             assert offer.price_usd_hour <= offer.on_demand_usd_hour
             if offer.market is Market.ON_DEMAND:
                 assert offer.price_usd_hour == offer.on_demand_usd_hour
 
 
-def test_offers_name_a_region(provider: Provider) -> None:
-    assert all(offer.region for offer in provider.offers())
+def test_offers_name_a_region(case: ProviderCase, provider: Provider) -> None:
+    assert all(offer.region for offer in provider.offers(case.clouds()))
 
 
 def test_offers_of_sold_out_things_stay(case: ProviderCase, provider: Provider) -> None:
-    before = {offer.key for offer in provider.offers()}
+    before = {offer.key for offer in provider.offers(case.clouds())}
     case.make_unavailable(case.offer())
-    assert {offer.key for offer in case.open().offers()} == before
+    assert {offer.key for offer in case.open().offers(case.clouds())} == before
 
 
 # ------------------------------------------------------------------------------------- launch
@@ -148,7 +148,7 @@ def test_launch_says_when_it_began_to_cost(case: ProviderCase, provider: Provide
 
 def test_launched_machine_shows_with_its_labels(case: ProviderCase, provider: Provider) -> None:
     request, launched = running(case)
-    (sighting,) = provider.observe(FLEET).sightings
+    (sighting,) = provider.observe(FLEET, case.clouds()).sightings
     assert sighting.machine_id == "m-1"
     assert sighting.provider_id == launched.provider_id
     assert sighting.fleet == FLEET
@@ -162,7 +162,7 @@ def test_listing_and_launch_agree_on_when_it_was_made(
     case: ProviderCase, provider: Provider
 ) -> None:
     _, launched = running(case)
-    assert provider.observe(FLEET).sightings[0].created_at == launched.at
+    assert provider.observe(FLEET, case.clouds()).sightings[0].created_at == launched.at
 
 
 def test_same_key_twice_is_one_machine(case: ProviderCase, provider: Provider) -> None:
@@ -253,7 +253,7 @@ def test_launch_of_what_is_not_sold_is_invalid(case: ProviderCase, provider: Pro
 def test_crash_in_the_middle_of_a_launch_is_finished_by_the_repeat(case: ProviderCase) -> None:
     request = case.request()
     case.crash_in_launch(request)
-    assert seen(case.open()) == []
+    assert seen(case, case.open()) == []
     first = case.open().launch(request)
     assert case.open().launch(request) == first
     assert case.alive() == ["m-1"]
@@ -273,7 +273,7 @@ def test_lost_answer_is_found_by_its_label(case: ProviderCase, provider: Provide
     case.drop_launch_answer()
     refused(lambda: provider.launch(case.request()))
     case.settle()
-    assert seen(provider) == ["m-1"]
+    assert seen(case, provider) == ["m-1"]
 
 
 # ------------------------------------------------------------------------------ slow launches
@@ -326,7 +326,7 @@ def test_sold_out_is_a_capacity_error_and_makes_nothing(case: ProviderCase) -> N
     assert error.error_class in {ErrorClass.CAPACITY_ZONE, ErrorClass.CAPACITY_REGION}
     assert error.raw_code
     assert case.alive() == []
-    assert seen(case.open()) == []
+    assert seen(case, case.open()) == []
 
 
 def test_sold_out_does_not_hide_what_the_key_has_made(case: ProviderCase) -> None:
@@ -364,8 +364,10 @@ def test_failed_listing_is_an_error_not_an_empty_list(
 ) -> None:
     running(case)
     case.fail_next("InternalError")
-    assert refused(lambda: provider.observe(FLEET)).error_class is ErrorClass.TRANSIENT
-    assert seen(provider) == ["m-1"]
+    assert (
+        refused(lambda: provider.observe(FLEET, case.clouds())).error_class is ErrorClass.TRANSIENT
+    )
+    assert seen(case, provider) == ["m-1"]
 
 
 def test_errors_do_not_tell_the_token(case: ProviderCase) -> None:
@@ -379,7 +381,7 @@ def test_errors_do_not_tell_the_token(case: ProviderCase) -> None:
 
 
 def test_empty_fleet_is_known_to_be_empty(case: ProviderCase, provider: Provider) -> None:
-    observation = provider.observe(FLEET)
+    observation = provider.observe(FLEET, case.clouds())
     assert observation.sightings == ()
     assert observation.unknown == ()
     assert observation.provider == provider.name
@@ -387,54 +389,56 @@ def test_empty_fleet_is_known_to_be_empty(case: ProviderCase, provider: Provider
 
 def test_observation_says_when_it_was_made(case: ProviderCase, provider: Provider) -> None:
     before = case.now()
-    assert before <= provider.observe(FLEET).at <= case.now()
+    assert before <= provider.observe(FLEET, case.clouds()).at <= case.now()
 
 
 def test_other_fleets_are_not_shown(case: ProviderCase, provider: Provider) -> None:
     provider.launch(case.request("m-1"))
     provider.launch(case.request("m-2", fleet="fleet-b"))
     case.settle()
-    assert seen(provider) == ["m-1"]
-    assert seen(provider, "fleet-b") == ["m-2"]
-    assert seen(provider, "fleet") == []
+    assert seen(case, provider) == ["m-1"]
+    assert seen(case, provider, "fleet-b") == ["m-2"]
+    assert seen(case, provider, "fleet") == []
 
 
 def test_restarted_control_plane_finds_its_machines(case: ProviderCase) -> None:
     _, launched = running(case)
-    (sighting,) = case.open().observe(FLEET).sightings
+    (sighting,) = case.open().observe(FLEET, case.clouds()).sightings
     assert sighting.provider_id == launched.provider_id
 
 
 def test_place_of_every_machine_is_known(case: ProviderCase, provider: Provider) -> None:
     request, _ = running(case)
-    assert provider.observe(FLEET).knows(request.offer.region, request.offer.zone)
+    assert provider.observe(FLEET, case.clouds()).knows(request.offer.region, request.offer.zone)
 
 
 @offered_by("blind")
 def test_silent_region_is_unknown_not_empty(case: ProviderCase, provider: Provider) -> None:
     request, _ = running(case)
     case.blind(request.offer.region)
-    observation = provider.observe(FLEET)
+    observation = provider.observe(FLEET, case.clouds())
     assert not observation.knows(request.offer.region, request.offer.zone)
-    assert seen(provider) == []
+    assert seen(case, provider) == []
 
 
 @offered_by("blind")
 def test_silent_region_does_not_hide_the_others(case: ProviderCase, provider: Provider) -> None:
     request, _ = running(case)
-    other = next(o for o in provider.offers() if o.region != request.offer.region)
+    other = next(o for o in provider.offers(case.clouds()) if o.region != request.offer.region)
     case.blind(other.region)
-    observation = provider.observe(FLEET)
-    assert seen(provider) == ["m-1"]
+    observation = provider.observe(FLEET, case.clouds())
+    assert seen(case, provider) == ["m-1"]
     assert observation.knows(request.offer.region, request.offer.zone)
     assert not observation.knows(other.region, other.zone)
 
 
 @offered_by("blind")
 def test_nothing_readable_raises(case: ProviderCase, provider: Provider) -> None:
-    for region in {offer.region for offer in provider.offers()}:
+    for region in {offer.region for offer in provider.offers(case.clouds())}:
         case.blind(region)
-    assert refused(lambda: provider.observe(FLEET)).error_class is ErrorClass.TRANSIENT
+    assert (
+        refused(lambda: provider.observe(FLEET, case.clouds())).error_class is ErrorClass.TRANSIENT
+    )
 
 
 @offered_by("blind")
@@ -487,7 +491,7 @@ def test_machine_that_ended_by_itself_is_gone(case: ProviderCase, provider: Prov
     case.end_by_itself(launched)
     sighting = provider.sighting(case.ref(request, launched))
     assert sighting is None or (sighting.state, sighting.end_reason) == ("gone", "self")
-    assert seen(provider) == []
+    assert seen(case, provider) == []
 
 
 @offered_by("interrupt")
@@ -496,7 +500,7 @@ def test_interrupted_machine_says_so(case: ProviderCase, provider: Provider) -> 
     case.interrupt(launched)
     sighting = provider.sighting(case.ref(request, launched))
     assert sighting is None or (sighting.state, sighting.end_reason) == ("gone", "interrupted")
-    assert seen(provider) == []
+    assert seen(case, provider) == []
 
 
 # ---------------------------------------------------------------------------------- terminate
@@ -507,7 +511,7 @@ def test_terminate_repeated_leads_to_gone(case: ProviderCase, provider: Provider
     sighting = case.last_look(case.ref(request, launched), provider)
     assert sighting is None or (sighting.state, sighting.end_reason) == ("gone", "user")
     assert case.alive() == []
-    assert seen(provider) == []
+    assert seen(case, provider) == []
 
 
 def test_terminate_of_a_gone_machine_does_nothing(case: ProviderCase, provider: Provider) -> None:
@@ -535,7 +539,7 @@ def test_terminate_ends_only_the_one_that_is_meant(case: ProviderCase, provider:
     running(case, "m-2")
     case.last_look(case.ref(request, launched), provider)
     assert case.alive() == ["m-2"]
-    assert seen(provider) == ["m-2"]
+    assert seen(case, provider) == ["m-2"]
 
 
 def test_terminate_of_another_fleet_leaves_ours(case: ProviderCase, provider: Provider) -> None:
@@ -572,7 +576,7 @@ def test_terminated_slot_can_be_used_again(case: ProviderCase, provider: Provide
     request, launched = running(case, "m-1")
     case.last_look(case.ref(request, launched), provider)
     running(case, "m-2")
-    assert seen(provider) == ["m-2"]
+    assert seen(case, provider) == ["m-2"]
 
 
 # ------------------------------------------------------------------------------------ secrets
@@ -587,4 +591,4 @@ def test_token_is_not_visible_from_outside(case: ProviderCase) -> None:
 
 def test_token_is_in_no_sighting(case: ProviderCase, provider: Provider) -> None:
     _, launched = running(case)
-    assert TOKEN not in repr((launched, provider.observe(FLEET)))
+    assert TOKEN not in repr((launched, provider.observe(FLEET, case.clouds())))

@@ -81,18 +81,18 @@ class Watched(SimulatedProvider):
         self.broken = ""
         """A call of this name raises what no provider is expected to raise."""
 
-    def offers(self) -> Sequence[Offer]:
+    def offers(self, clouds: Sequence[CloudPolicy] = ()) -> Sequence[Offer]:
         self._enter("offers")
-        return super().offers()
+        return super().offers(clouds)
 
     def launch(self, request: LaunchRequest) -> Launched:
         self.requests.append(request)
         self._enter("launch")
         return super().launch(request)
 
-    def observe(self, fleet: str) -> Observation:
+    def observe(self, fleet: str, clouds: Sequence[CloudPolicy] = ()) -> Observation:
         self._enter("observe")
-        return super().observe(fleet)
+        return super().observe(fleet, clouds)
 
     def sighting(self, ref: MachineRef) -> Sighting | None:
         self._enter("sighting")

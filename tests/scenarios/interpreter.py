@@ -194,10 +194,8 @@ class Stage:
 
     def _preview(self, policy: Autoscaler) -> Iterator[str]:
         old = self._policy()
-        clouds = {
-            c.provider for p in (policy, old) if p for q in p.pools.values() for c in q.clouds
-        }
-        offers = self.world.prices.offers(sorted(clouds))
+        clouds = [cloud for each in (policy, old) if each for cloud in each.clouds]
+        offers = self.world.prices.offers(clouds)
         found = changes(old, policy, offers)
         many = (
             "no changes"

@@ -180,11 +180,5 @@ def _preview(deps: ApiDeps, current: AutoscalerRecord | None, policy: Autoscaler
 
 
 def _offers(deps: ApiDeps, *policies: Autoscaler | None) -> list[Offer]:
-    clouds = {
-        cloud.provider
-        for policy in policies
-        if policy
-        for pool in policy.pools.values()
-        for cloud in pool.clouds
-    }
-    return list(deps.prices.offers(sorted(clouds)))
+    clouds = [cloud for policy in policies if policy for cloud in policy.clouds]
+    return list(deps.prices.offers(clouds))

@@ -154,8 +154,8 @@ def _price_key(offer: Offer) -> str:
 
 
 def _offers(deps: ApiDeps, pools: Sequence[PoolPolicy]) -> Sequence[Offer]:
-    providers = sorted({cloud.provider for pool in pools for cloud in pool.clouds})
-    sold = {_price_key(each): each for each in deps.prices.offers(providers)}
+    clouds = [cloud for pool in pools for cloud in pool.clouds]
+    sold = {_price_key(each): each for each in deps.prices.offers(clouds)}
     return [each for each in sold.values() if any(pool.accepts(each) for pool in pools)]
 
 

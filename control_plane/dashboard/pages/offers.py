@@ -63,8 +63,7 @@ def offers_page(deps: Deps, pool: str) -> OffersPage:
 
 
 def _accepted(deps: Deps, pools: Mapping[str, PoolPolicy]) -> Sequence[Offer]:
-    providers = sorted({cloud.provider for each in pools.values() for cloud in each.clouds})
-    offers = deps.prices.offers(providers) if providers else ()
+    offers = deps.prices.offers([cloud for each in pools.values() for cloud in each.clouds])
     mine = [each for each in offers if any(pool.accepts(each) for pool in pools.values())]
     return sorted(mine, key=lambda each: (each.price_usd_hour, each.key))
 
