@@ -6,7 +6,7 @@ MINISTACK := .emulators/ministack-1.5.33
 ARGS ?=
 ONLY ?=
 
-.PHONY: demo up test test-long check format coverage mutate bench docs emulators clean
+.PHONY: demo up test test-long check format coverage mutate bench docs emulators machine-image clean
 
 demo: $(VENV)/.base
 	$(BIN)/orchctl demo $(ARGS)
@@ -45,6 +45,10 @@ docs: $(VENV)/.dev
 
 # What stands for a cloud in tests, in an environment of its own; tests without it skip.
 emulators: $(MINISTACK)/.installed
+
+# What boots in tests of machines, as a container; needs root, podman, runc and debootstrap.
+machine-image: $(VENV)/.dev
+	$(BIN)/python -m tests.agent.image
 
 clean:
 	rm -rf $(VENV) .emulators mutants

@@ -1,4 +1,5 @@
-"""Start the agent: `python agent.pyz --server URL --machine ID --token-file FILE`.
+"""Start the agent: `python agent.pyz --server URL --machine ID --token-file FILE`, or with
+`--cloud NAME` in place of the token on a machine that can prove who it is.
 
 Every flag may come from the environment instead. The one-time token comes only from a file, which
 is removed as soon as it is read, so it stands in no process list and no environment.
@@ -11,16 +12,19 @@ import logging
 import os
 import sys
 from pathlib import Path
-from typing import List, Optional
+from typing import Any, List, Optional
 
-from agent_bootstrap.interruption import FileWatcher
+from agent_bootstrap.interruption import CLOUDS, METADATA_URL, watcher
 from agent_bootstrap.shutdown import end_machine
 from agent_bootstrap.worker import Identity, Worker
 
 
 def main(arguments: Optional[List[str]] = None) -> None:
     """Run the agent until its machine ends; exits the process."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.cloud == "local" and not options.token_file:
+        parser.error("a local machine needs --token-file")
     logging.basicConfig(
         stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s"
     )
@@ -28,35 +32,39 @@ def main(arguments: Optional[List[str]] = None) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     identity = Identity(
         machine_id=options.machine,
-        token=_take_token(Path(options.token_file)),
+        token=_take_token(Path(options.token_file)) if options.token_file else "",
         directory=directory,
         cache=Path(options.cache).expanduser().resolve(),
         boot_timeout_s=options.boot_timeout,
         max_lifetime_s=options.max_lifetime,
         version=options.version,
+        cloud=options.cloud,
+        metadata_url=options.metadata,
     )
-    worker = Worker(identity, options.server, FileWatcher(directory))
+    worker = Worker(identity, options.server, watcher(options.cloud, directory, options.metadata))
     end_machine(identity.machine_id, worker.run())
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="agent.pyz", description="Pull jobs and run them here.")
 
-    def add(flag: str, text: str, default: str = "", kind: type = str) -> None:
+    def add(flag: str, text: str, default: Optional[str] = None, **more: Any) -> None:
         name = "ORCHCTL_" + flag[2:].upper().replace("-", "_")
-        value = os.environ.get(name, default)
+        value = os.environ.get(name) or default
         parser.add_argument(
-            flag, default=value, required=not value, type=kind, help="%s [%s]" % (text, name)
+            flag, default=value, required=value is None, help="%s [%s]" % (text, name), **more
         )
 
     cache = os.path.join(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "orchctl", "environments")
     add("--server", "address of the control plane")
     add("--machine", "the machine's id")
-    add("--token-file", "file with the one-time token; it is read and removed")
+    add("--cloud", "whose machine this is", "local", choices=CLOUDS)
+    add("--token-file", "file with the one-time token; it is read and removed", "")
+    add("--metadata", "address of the cloud's metadata service", METADATA_URL)
     add("--dir", "directory to work in", ".")
     add("--cache", "directory of Python environments, shared by the agents of this host", cache)
-    add("--boot-timeout", "seconds to register in", "600", float)
-    add("--max-lifetime", "seconds to live at most", "86400", float)
+    add("--boot-timeout", "seconds to register in", "600", type=float)
+    add("--max-lifetime", "seconds to live at most", "86400", type=float)
     add("--version", "version of this program, as told to the control plane", "source")
     return parser
 

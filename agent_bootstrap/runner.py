@@ -95,7 +95,10 @@ class Run:
         gpus: Sequence[int],
         silence_s: Callable[[], float],
         on_end: Callable[[Run], None],
+        held_until: float = 0.0,
     ) -> None:
+        """Until `held_until`, on the monotonic clock, no other machine can have been given the job,
+        whatever became of our messages."""
         self.work = work
         self.gpus = gpus
         self.key = "%s:%d" % (work.job_id, work.epoch)
@@ -103,6 +106,7 @@ class Run:
         self._client = client
         self._silence_s = silence_s
         self._on_end = on_end
+        self._held_until = held_until
         self._home = place.jobs / ("%s-%d" % (work.job_id, work.attempt))
         self._files = self._home / "work"
         self._stop: Optional[Stop] = None
@@ -158,7 +162,10 @@ class Run:
         since = self._log.size()
         try:
             variables = self._prepare()
+            if time.monotonic() < self._held_until:
+                return self._run_and_announce(variables)
             self._announce()
+            self._check()
             return self._run_command(variables)
         except Unprepared as error:
             reason = "\n".join(filter(None, (str(error), self._log.tail(since))))
@@ -213,8 +220,20 @@ class Run:
             self._check,
         )
 
+    def _run_and_announce(self, variables: Dict[str, str]) -> Finished:
+        """Run the command without waiting for the answer to its announcement. The job is ours for
+        certain; all that can be refused is what was cancelled this very moment, and that ends as
+        if it had been cancelled a moment later."""
+        telling = threading.Thread(target=self._announce, name=self.key, daemon=True)
+        telling.start()
+        try:
+            return self._run_command(variables)
+        finally:
+            # Its end must not be told before its start.
+            telling.join()
+
     def _announce(self) -> None:
-        """Tell that the command is about to run. A refusal means that it must not."""
+        """Tell that the command runs now. A refusal means that it must not."""
         route = job_route(self.work.job_id, "start")
         started = Started(self.work.epoch)
         try:
@@ -222,7 +241,8 @@ class Run:
         except Unprepared as error:
             log.warning("job %s: %s", self.key, error)
             self.lose()
-        self._check()
+        except Stopped:
+            pass
 
     def _run_command(self, variables: Dict[str, str]) -> Finished:
         limit_s = float(self.work.timeout_s)

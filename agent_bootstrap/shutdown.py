@@ -1,7 +1,8 @@
 """How a machine ends: nothing of its jobs is left, then the agent exits with a code that says why.
 
-A local machine is a set of processes, so that is all. The code is the agent's only word to whoever
-started it.
+A local machine is a set of processes, so that is all. A machine of a cloud is ended by its start-up
+text, which waits for the agent and acts whatever the code is (`user_data`). The code is the agent's
+only word to whoever started it.
 """
 
 from __future__ import annotations

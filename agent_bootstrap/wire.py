@@ -19,6 +19,22 @@ PROTOCOL = 1
 
 
 @dataclass
+class Hello:
+    """`nonce`: ask what a machine of a cloud must put into its proof. Whether there is such a
+    machine is not told."""
+
+    machine_id: str
+
+
+@dataclass
+class Nonce:
+    """Answer of `nonce`."""
+
+    nonce: str
+    """Ten decimal digits, good for this machine and for at least five minutes."""
+
+
+@dataclass
 class Found:
     """What the agent found on its machine."""
 
@@ -40,7 +56,10 @@ class Register:
     machine_id: str
     instance: str
     proof: Dict[str, str]
-    """`{"kind": "one-time", "token": …}` for local and ssh machines."""
+    """`{"kind": "one-time", "token": …}` for local and ssh machines; those of clouds prove
+    themselves (`identity.proof`): `{"kind": "aws" | "gcp" | "azure", "nonce": …}` and
+    `url`, `body`, `headers` of a signed question to AWS, or Google's `token`, or Azure's
+    `signature`."""
     found: Found = field(default_factory=Found)
     protocol: int = PROTOCOL
     agent_version: str = ""

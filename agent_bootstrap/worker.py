@@ -14,7 +14,7 @@ import shutil
 import signal
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Callable, Dict, List, Optional
 
@@ -29,8 +29,10 @@ from agent_bootstrap.wire import (
     Claim,
     Claimed,
     Finished,
+    Hello,
     Leave,
     Left,
+    Nonce,
     Notice,
     Register,
     Session,
@@ -45,9 +47,6 @@ CLAIM_LIMIT = 8
 
 HEAD_START_S = 0.02
 """After a claim that brought jobs: they start before more is asked for."""
-
-SHUTDOWN_S = 10.0
-"""After SIGTERM: what init systems and container runtimes commonly leave a process."""
 
 REPORT_S = 5.0
 """Kept at most of the time left of an interrupted machine to report how its jobs ended."""
@@ -92,6 +91,9 @@ class Identity:
     boot_timeout_s: float
     max_lifetime_s: float
     version: str = ""
+    cloud: str = "local"
+    """Whose machine this is: how it proves who it is."""
+    metadata_url: str = ""
 
 
 class Worker:
@@ -99,6 +101,7 @@ class Worker:
 
     def __init__(self, identity: Identity, server_url: str, watcher: Watcher) -> None:
         self._identity = identity
+        self._server_url = server_url
         self._timers = Timers(
             time.monotonic,
             boot_timeout_s=identity.boot_timeout_s,
@@ -115,6 +118,8 @@ class Worker:
         self._free_gpus = [card.index for card in self._cards]
         self._drain = False
         self._ending: Optional[Ending] = None
+        self._admitted = threading.Event()
+        """The control plane listens to this machine."""
         self._wake = threading.Event()
         """Something changed that the claim loop waits for."""
         self._errands: List[threading.Thread] = []
@@ -126,6 +131,8 @@ class Worker:
 
     def run(self) -> int:
         """Work until the machine has to end; then stop what runs and take leave."""
+        # From the start: Azure announces nothing to a machine that never asked.
+        _spawn(self._watch_loop)
         _spawn(self._talk)
         while self._ending is None:
             self._look()
@@ -149,7 +156,7 @@ class Worker:
         if number == signal.SIGUSR1:
             self._on_notice(Notice("spot", DEFAULT_SECONDS_LEFT))
         else:
-            self._interrupt(Notice("maintenance", SHUTDOWN_S), 128 + number)
+            self._interrupt(Notice("maintenance", self._watcher.shutdown_s), 128 + number)
 
     def _on_notice(self, notice: Notice) -> None:
         if notice.kind in HINTS:
@@ -168,6 +175,7 @@ class Worker:
             self._decide(Ending(3, code, text, "interrupted", "interrupted", seconds, grace_s))
 
     def _send_notice(self, notice: Notice) -> None:
+        self._admitted.wait()
         try:
             self._client.repeat(lambda: self._client.tell("notice", notice))
         except (Unanswered, Refusal) as error:
@@ -201,6 +209,7 @@ class Worker:
             self._look()
             time.sleep(TICK_S / 2)
         self._take_leave(current, deadline)
+        self._watcher.drained()
         self._client.close()
         shutil.rmtree(str(self._place.jobs), ignore_errors=True)
         return current.code
@@ -240,25 +249,41 @@ class Worker:
             self._decide(_at_once(shutdown.UNREGISTERED, "refused: %s" % error))
             return
         self._client.token = session.token
+        self._admitted.set()
         self._timers.registered(session.advice)
         (self._identity.directory / "registered").touch()
         log.info("registered as %s", self._identity.machine_id)
         _spawn(self._beat_loop)
-        _spawn(self._watch_loop)
         self._claim_loop()
 
     def _register(self) -> Session:
         message = Register(
             machine_id=self._identity.machine_id,
             instance=secrets.token_hex(8),
-            proof={"kind": "one-time", "token": self._identity.token},
+            proof={},
             found=gpu.found(self._cards, self._identity.directory),
             agent_version="%s python-%s" % (self._identity.version, platform.python_version()),
         )
-        return self._client.repeat(
-            lambda: self._client.ask("register", message, Session),
-            lambda: self._ending is not None,
-        )
+
+        def attempt() -> Session:
+            # A proof is good for minutes only, so each attempt makes its own.
+            return self._client.ask("register", replace(message, proof=self._proof()), Session)
+
+        return self._client.repeat(attempt, lambda: self._ending is not None)
+
+    def _proof(self) -> Dict[str, str]:
+        identity = self._identity
+        if identity.cloud == "local":
+            return {"kind": "one-time", "token": identity.token}
+        # A local machine does not pay for reading what only clouds need.
+        from agent_bootstrap.identity import proof
+
+        nonce = self._client.ask("nonce", Hello(identity.machine_id), Nonce).nonce
+        try:
+            return proof(identity.cloud, nonce, self._server_url, identity.metadata_url)
+        except (OSError, ValueError) as error:
+            log.warning("no proof of who this machine is: %s", error)
+            raise Unanswered("no proof") from error
 
     def _claim_loop(self) -> None:
         while self._ending is None:
@@ -291,7 +316,7 @@ class Worker:
         self._timers.advice = claimed.advice
         self._drain = claimed.drain
         for work in claimed.jobs:
-            self._begin(work)
+            self._begin(work, held_until=began + claimed.advice.beat_s)
         waited = advice.wait_s > 0 and time.monotonic() - began >= advice.wait_s / 2
         if claimed.jobs:
             return HEAD_START_S
@@ -325,8 +350,10 @@ class Worker:
     def _keys(self) -> List[str]:
         return [run.key for run in self._running()]
 
-    def _begin(self, work: Work) -> None:
-        """Start a claimed job, unless it runs already: an answer may come twice."""
+    def _begin(self, work: Work, held_until: float) -> None:
+        """Start a claimed job, unless it runs already: an answer may come twice. A machine loses
+        its jobs after a silence of some beats, so one that was asked for less than a beat ago is
+        its own."""
         with self._lock:
             key = "%s:%d" % (work.job_id, work.epoch)
             if key in self._runs:
@@ -336,7 +363,13 @@ class Worker:
                 return
             cards, self._free_gpus = self._free_gpus[: work.gpus], self._free_gpus[work.gpus :]
             run = Run(
-                work, self._place, self._client, cards, self._timers.silence_s, self._on_job_end
+                work,
+                self._place,
+                self._client,
+                cards,
+                self._timers.silence_s,
+                self._on_job_end,
+                held_until,
             )
             self._runs[key] = run
             self._timers.busy()

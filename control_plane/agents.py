@@ -5,7 +5,8 @@ it gets to run, what it reports. A machine can touch only its own leases.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
@@ -25,12 +26,18 @@ from control_plane.core.model import (
 from control_plane.core.policy import PoolPolicy
 from control_plane.core.snapshot import Timing
 from control_plane.errors import Conflict, Denied, NotFound, OrchctlError, StaleEpoch, Unavailable
+from control_plane.identity.verifier import Verifier
 from control_plane.ports import Blobs, Ending
 from control_plane.service import Service, final_state
 from control_plane.tokens import MachineTokens
 
 CLAIM_LIMIT = 32
 """Jobs handed out in one claim at most: bounds what a lost answer has to send again."""
+
+REFUSALS_KEPT = 1_000
+"""Machines of which it is remembered that a wrong proof was noted."""
+REFUSAL_MAX = 200
+"""Characters of such a note; part of it may come from whoever sent the proof."""
 
 
 class Gone(OrchctlError):
@@ -59,7 +66,10 @@ class Agents:
         tokens: MachineTokens,
         timing: Timing,
         settings: AgentSettings,
+        verifiers: Mapping[str, Verifier] | None = None,
     ) -> None:
+        """`verifiers` by provider: its machines prove themselves, all others have a one-time
+        token."""
         self._service = service
         self._store = service.store
         self._clock = service.clock
@@ -67,6 +77,8 @@ class Agents:
         self._tokens = tokens
         self._timing = timing
         self._settings = settings
+        self._verifiers = verifiers or {}
+        self._refused: deque[str] = deque(maxlen=REFUSALS_KEPT)
 
     # ------------------------------------------------------------------------ identity
 
@@ -75,7 +87,7 @@ class Agents:
         Raises `Denied` for a wrong proof, `Conflict` for a second instance, `Gone` when the machine
         is no longer expected, `Unavailable` when it is too early."""
         machine = self._known(message.machine_id)
-        self._tokens.check_one_time(machine, message.proof.get("token", ""))
+        self._check_proof(machine, message.proof)
         if machine.registered_at is None:
             machine = self._admit(machine, message)
         elif machine.instance != message.instance:
@@ -87,12 +99,36 @@ class Agents:
             token=self._tokens.session(machine.id, machine.instance), advice=self._advice(machine)
         )
 
+    def nonce(self, message: wire.Hello) -> wire.Nonce:
+        """What the proof of a machine must carry; tells nobody whether there is such a machine."""
+        return wire.Nonce(nonce=self._tokens.nonce(message.machine_id, self._clock.now()))
+
+    def _check_proof(self, machine: Machine, proof: Mapping[str, str]) -> None:
+        verifier = self._verifiers.get(machine.offer.provider)
+        if verifier is None:
+            self._tokens.check_one_time(machine, proof.get("token", ""))
+            return
+        _check_launched(machine)
+        if not machine.provider_id:
+            raise Unavailable(f"what the cloud calls machine {machine.id} is not known yet")
+        try:
+            self._tokens.check_nonce(machine.id, proof.get("nonce", ""), self._clock.now())
+            verifier.check(machine, proof, proof["nonce"])
+        except Denied as error:
+            self._note_refusal(machine, error)
+            raise
+
+    def _note_refusal(self, machine: Machine, error: Denied) -> None:
+        """Once for a machine, since anybody can send wrong proofs, as often as they like."""
+        if machine.registered_at is None and machine.id not in self._refused:
+            self._refused.append(machine.id)
+            text = f"a proof of its identity was refused: {error.message[:REFUSAL_MAX]}"
+            self._service.note("access", machine.id, text, code="proof-refused")
+
     def _admit(self, machine: Machine, message: wire.Register) -> Machine:
         if machine.state not in (MachineState.LAUNCHING, MachineState.BOOTING):
             raise Gone(f"machine {machine.id} is {machine.state}, not expected to register")
-        if machine.state is MachineState.LAUNCHING:
-            # An agent can be faster than the record of its own launch. It comes again.
-            raise Unavailable(f"the launch of machine {machine.id} is not recorded yet")
+        _check_launched(machine)
         now = self._clock.now()
         registered = replace(
             machine,
@@ -162,13 +198,8 @@ class Agents:
             f"{lease.job_id}:{lease.epoch}": lease
             for lease in self._store.job_leases(machine_id=machine.id)
         }
-        cancel = [
-            lease.job_id
-            for lease in leases.values()
-            if self._store.job_get(lease.job_id).cancel_requested
-        ]
         return wire.Beaten(
-            cancel=cancel,
+            cancel=[lease.job_id for lease in leases.values() if lease.cancel_requested],
             lost=[name for name in message.running if name not in leases],
             drain=machine.state is not MachineState.READY,
             advice=self._advice(machine),
@@ -176,8 +207,7 @@ class Agents:
 
     def start(self, machine: Machine, job_id: str, message: wire.Started) -> None:
         """A job's command is about to run."""
-        self._own(machine, job_id, message.epoch)
-        self._store.job_start(job_id, message.epoch, now=self._clock.now())
+        self._store.job_start(job_id, message.epoch, now=self._clock.now(), machine_id=machine.id)
 
     def log(self, machine: Machine, job_id: str, epoch: int, offset: int, data: bytes) -> int:
         """Add to the log of an attempt and return its size. Raises `StaleEpoch`."""
@@ -198,19 +228,12 @@ class Agents:
 
     def finish(self, machine: Machine, job_id: str, message: wire.Finished) -> None:
         """An attempt has ended. Repeating it changes nothing. Raises `StaleEpoch`."""
-        job = self._store.job_get(job_id)
-        if job.machine_id != machine.id or job.epoch != message.epoch:
-            raise StaleEpoch(f"job {job_id} is not leased to {machine.id} at epoch {message.epoch}")
         reason = Reason(code=message.outcome, sentence=_ending_sentence(machine, message))
-        final = final_state(job, message.outcome)
-        if final in (None, JobState.EXHAUSTED):
-            self._service.give_back(
-                job,
-                message.epoch,
-                outcome=message.outcome,
-                reason=reason,
-                exit_code=message.exit_code,
-            )
+        # Success is final whatever the job's record says, so it need not be read.
+        final: JobState | None = JobState.SUCCEEDED
+        if message.outcome != "succeeded":
+            final = self._final(machine, job_id, message, reason)
+        if final is None:
             return
         ending = Ending(
             outcome=message.outcome,
@@ -226,13 +249,39 @@ class Agents:
                 for each in message.artifacts
             ),
         )
-        self._store.job_finish(job_id, message.epoch, ending, state=final, now=self._clock.now())
+        self._store.job_finish(
+            job_id,
+            message.epoch,
+            ending,
+            state=final,
+            now=self._clock.now(),
+            machine_id=machine.id,
+        )
         self._service.changed()
 
-    def _own(self, machine: Machine, job_id: str, epoch: int) -> Job:
+    def _final(
+        self, machine: Machine, job_id: str, message: wire.Finished, reason: Reason
+    ) -> JobState | None:
+        """The state this ending leaves the job in; None when it was given back instead."""
+        job = self._attempted(machine, job_id, message.epoch)
+        final = final_state(job, message.outcome)
+        if final not in (None, JobState.EXHAUSTED):
+            return final
+        self._service.give_back(
+            job, message.epoch, outcome=message.outcome, reason=reason, exit_code=message.exit_code
+        )
+        return None
+
+    def _attempted(self, machine: Machine, job_id: str, epoch: int) -> Job:
+        """The job, held by this machine or ended on it."""
         job = self._store.job_get(job_id)
-        leased = job.state in (JobState.LEASED, JobState.RUNNING)
-        if job.machine_id != machine.id or job.epoch != epoch or not leased:
+        if job.machine_id != machine.id or job.epoch != epoch:
+            raise StaleEpoch(f"job {job_id} is not leased to {machine.id} at epoch {epoch}")
+        return job
+
+    def _own(self, machine: Machine, job_id: str, epoch: int) -> Job:
+        job = self._attempted(machine, job_id, epoch)
+        if job.state not in (JobState.LEASED, JobState.RUNNING):
             raise StaleEpoch(f"job {job_id} is not leased to {machine.id} at epoch {epoch}")
         return job
 
@@ -313,6 +362,12 @@ class Agents:
         heads = self._store.queue_heads(sorted(serving))
         urgency = {name: aged_priority(serving[name], heads[name], now) for name in heads}
         return sorted(urgency, key=lambda name: (-urgency[name], name))
+
+
+def _check_launched(machine: Machine) -> None:
+    """An agent can be faster than the record of its own launch. It comes again."""
+    if machine.state is MachineState.LAUNCHING:
+        raise Unavailable(f"the launch of machine {machine.id} is not recorded yet")
 
 
 def log_key(job_id: str, epoch: int) -> str:

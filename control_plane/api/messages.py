@@ -161,6 +161,8 @@ def _storable(text: str) -> bool:
 
 def _check_meaning(found: object) -> None:
     match found:
+        case wire.Hello():
+            _check_name(found.machine_id)
         case wire.Register():
             _check_identity(found)
             _check_not_negative(getattr(found.found, each.name) for each in fields(found.found))
@@ -185,10 +187,15 @@ def _check_finished(found: wire.Finished) -> None:
 
 
 def _check_identity(found: wire.Register) -> None:
-    if not (_NAME.fullmatch(found.machine_id) and _NAME.fullmatch(found.instance)):
-        raise ValueError("a machine and its instance are named by at most 200 plain characters")
+    _check_name(found.machine_id)
+    _check_name(found.instance)
     if not all(text.isascii() for text in found.proof.values()):
         raise ValueError("a proof is plain text")
+
+
+def _check_name(text: str) -> None:
+    if not _NAME.fullmatch(text):
+        raise ValueError("a machine and its instance are named by at most 200 plain characters")
 
 
 def _check_not_negative(values: Iterable[Any]) -> None:

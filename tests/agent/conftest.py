@@ -16,6 +16,7 @@ from agent_bootstrap.bundle import bundle
 from agent_bootstrap.shutdown import kill_jobs
 from agent_bootstrap.wire import Work
 from tests.agent.server import TOKEN, FakeControlPlane, Seen, eventually
+from tests.fakes.metadata.server import Metadata
 
 AGENT_PYTHON = os.environ.get("ORCHCTL_AGENT_PYTHON", sys.executable)
 """Set it to an older interpreter to see the agent run there."""
@@ -110,6 +111,19 @@ def stage(tmp_path: Path) -> Iterator[Stage]:
     for machine in stage.machines:
         machine.close()
     stage.plane.close()
+
+
+@pytest.fixture
+def metadata() -> Iterator[Metadata]:
+    """What a machine of any cloud asks about itself."""
+    metadata = Metadata()
+    # What is in a proof is proved elsewhere; here it only has to be sent.
+    metadata.documents |= {
+        "/computeMetadata/v1/instance/service-accounts/default/identity": lambda _: "a.b.c",
+        "/metadata/attested/document": lambda _: '{"signature": "a"}',
+    }
+    yield metadata
+    metadata.close()
 
 
 @pytest.fixture

@@ -19,7 +19,9 @@ from agent_bootstrap import wire
 from agent_bootstrap.bundle import bundle
 
 TOKEN = "one-time-7f3a"
+NONCE = "0123456789"
 SESSION = "session-token-91bc"
+_ONE_TIME = {"kind": "one-time", "token": TOKEN}
 
 
 @dataclass
@@ -43,12 +45,14 @@ class Seen:
 @dataclass
 class Fault:
     """What happens to the next requests of a route. `status`: answer that. `drop`: carry it out,
-    then close the connection without an answer. `delay_s`: answer late."""
+    then close the connection without an answer. `delay_s`: answer late. `until`: answer as soon as
+    this is so, or after five seconds all the same."""
 
     status: int = 0
     code: str = ""
     drop: bool = False
     delay_s: float = 0.0
+    until: Callable[[], bool] = lambda: True
     times: int = 1
 
 
@@ -60,6 +64,8 @@ class FakeControlPlane:
             beat_s=0.1, poll_s=0.05, idle_timeout_s=-1, contact_timeout_s=30, max_lifetime_s=3600
         )
         self.bundle = bundle()
+        self.cloud = ""
+        """Whose machine it is; the proof that its agent sends must be of that kind."""
         self.waiting: list[wire.Work] = []
         self.leases: dict[str, wire.Work] = {}
         self.jobs: dict[str, Seen] = {}
@@ -111,7 +117,7 @@ class FakeControlPlane:
                 problem = {"type": f"https://orchctl.dev/problems/{fault.code}", "code": fault.code}
                 return fault.status, json.dumps(problem).encode(), fault
             self.tokens_seen.add(token)
-            if name not in ("register", "bundle.pyz") and token != SESSION:
+            if name not in ("nonce", "register", "bundle.pyz") and token != SESSION:
                 return 401, b"{}", fault
             if route.startswith("jobs/"):
                 return 200, self._job(route.split("/", 2), query, body), fault
@@ -131,8 +137,11 @@ class FakeControlPlane:
         return fault
 
     def _message(self, name: str, data: dict[str, Any]) -> Any:
+        if name == "nonce":
+            return wire.Nonce(NONCE)
         if name == "register":
-            assert data["proof"] == {"kind": "one-time", "token": TOKEN}
+            expected = {"kind": self.cloud, "nonce": NONCE} if self.cloud else _ONE_TIME
+            assert expected.items() <= data["proof"].items()
             return wire.Session(token=SESSION, advice=self.advice)
         if name == "claim":
             again = [work for key, work in self.leases.items() if key not in data["running"]]
@@ -192,6 +201,9 @@ def _handler(plane: FakeControlPlane) -> type[BaseHTTPRequestHandler]:
             token = self.headers.get("Authorization", "").removeprefix("Bearer ")
             status, answer, fault = plane.answer(self.command, self.path, token, body)
             time.sleep(fault.delay_s)
+            limit = time.monotonic() + 5.0
+            while not fault.until() and time.monotonic() < limit:
+                time.sleep(0.005)
             if fault.drop:
                 self.connection.shutdown(socket.SHUT_RDWR)
                 return

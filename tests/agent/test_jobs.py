@@ -174,14 +174,44 @@ def test_a_dropped_answer_to_claim_loses_no_job_and_doubles_none(stage: Stage) -
     assert (job.text, job.starts) == ("once\n", 1)
 
 
-def test_a_refused_start_means_that_the_command_never_runs(stage: Stage) -> None:
+def test_a_job_whose_start_is_refused_is_killed_and_not_reported(stage: Stage) -> None:
+    stage.plane.faults["start"] = Fault(status=409, code="stale-epoch")
+    refused = stage.give("sleep 1000")
+    stage.start()
+    eventually(lambda: "start" not in stage.plane.faults, "the start is refused")
+    stage.finish(stage.give("true"))
+    eventually(lambda: stage.plane.told("beat")[-1]["running"] == [], "nothing runs any more")
+    assert stage.plane.job(refused).finishes == []
+
+
+def test_a_command_does_not_wait_for_the_answer_to_its_start(stage: Stage) -> None:
+    stage.plane.advice = replace(stage.plane.advice, beat_s=30.0)
+    # The answer comes after the command has run, if the command does not wait for it.
+    started, ran = stage.directory / "started", stage.directory / "ran"
+    job_id = stage.give(f"touch {started}; sleep 0.5; [ -e {ran} ]")
+
+    def run_meanwhile() -> bool:
+        if started.exists():
+            ran.touch()
+        return ran.exists()
+
+    stage.plane.faults["start"] = Fault(until=run_meanwhile)
+    stage.start()
+    job = stage.finish(job_id)
+    assert (job.finished.outcome, job.starts) == ("succeeded", 1)
+
+
+def test_a_job_whose_lease_may_be_over_does_not_run_before_its_start_is_granted(
+    stage: Stage,
+) -> None:
+    # As if the way to the control plane had taken longer than a beat.
+    stage.plane.advice = replace(stage.plane.advice, beat_s=0.0)
     stage.plane.faults["start"] = Fault(status=409, code="stale-epoch")
     mark = stage.directory / "ran"
     refused = stage.give(f"touch {mark}")
     stage.start()
     eventually(lambda: "start" not in stage.plane.faults, "the start is refused")
     stage.finish(stage.give("true"))
-    eventually(lambda: stage.plane.told("beat")[-1]["running"] == [], "nothing runs any more")
     assert not mark.exists()
     assert stage.plane.job(refused).finishes == []
 

@@ -29,6 +29,12 @@ from control_plane.errors import Denied
 T = TypeVar("T")
 
 
+async def nonce(request: Request) -> Response:
+    """What the proof of a machine must carry."""
+    message = await messages.read(request, wire.Hello)
+    return _answer(deps_of(request).agents.nonce(message))
+
+
 async def register(request: Request) -> Response:
     """Exchange the proof of a machine for its session."""
     message = await messages.read(request, wire.Register)
@@ -106,6 +112,7 @@ def _route(method: str, path: str, handler: Handler) -> Route:
 
 ROUTES = [
     Route("/v1/agent/bundle.pyz", bundle, methods=["GET"]),
+    Route("/v1/agent/nonce", nonce, methods=["POST"]),
     Route("/v1/agent/register", register, methods=["POST"]),
     _route("POST", "notice", notice),
     _route("POST", "leave", leave),

@@ -1,0 +1,139 @@
+"""GCP: Google signs a token that names the machine, for our address and nonce only.
+
+Source: Compute Engine, "Verifying the identity of instances" (tokens of format `full`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from control_plane.core.model import Machine
+from control_plane.errors import Denied, Unavailable
+from control_plane.identity.verifier import CLOCK_SKEW, known, part
+from control_plane.identity.web import Web
+
+if TYPE_CHECKING:
+    from jwt import PyJWK
+    from jwt.types import Options
+
+KEYS_URL = "https://www.googleapis.com/oauth2/v3/certs"
+ISSUER = "https://accounts.google.com"
+KEEP_KEYS = timedelta(hours=1)
+"""Google changes its keys within days, and shows new ones before it uses them."""
+LOOK_AGAIN = timedelta(minutes=1)
+"""Between two looks for a key that is not known: strangers can name any."""
+
+_SIGNATURE_ONLY: Options = {
+    "verify_aud": False,
+    "verify_exp": False,
+    "verify_iat": False,
+    "verify_iss": False,
+    "verify_jti": False,
+    "verify_nbf": False,
+    "verify_sub": False,
+}
+
+
+class GcpIdentity:
+    """`Verifier` of Compute Engine instances."""
+
+    def __init__(self, web: Web, now: Callable[[], datetime], *, server_url: str) -> None:
+        """`server_url` is where agents reach this server, as their start-up texts name it."""
+        self._now = now
+        self._server_url = server_url.rstrip("/")
+        self._keys = _Keys(web, now)
+
+    def check(self, machine: Machine, proof: Mapping[str, str], nonce: str) -> None:
+        """As `Verifier.check`."""
+        claims = self._signed_claims(part(proof, "token"))
+        if claims.get("iss") != ISSUER:
+            raise Denied("the token is not issued by Google")
+        if claims.get("aud") != f"{self._server_url}/{nonce}":
+            raise Denied("the token is not for this server and nonce")
+        self._check_times(claims)
+        _check_instance(claims, machine)
+        _check_account(claims, machine.options.get("service_account", ""))
+
+    def _signed_claims(self, token: str) -> dict[str, Any]:
+        """What the token says, once it is known that Google says it."""
+        import jwt  # here, since reading it takes half a second
+
+        try:
+            key = self._keys.find(str(jwt.get_unverified_header(token).get("kid")))
+            # The claims are checked one by one by the caller, against our own clock.
+            return jwt.decode(token, key, algorithms=["RS256"], options=_SIGNATURE_ONLY)
+        except (jwt.PyJWTError, RecursionError) as error:
+            raise Denied(f"the token is not signed by Google: {error}") from error
+
+    def _check_times(self, claims: Mapping[str, Any]) -> None:
+        now = self._now().timestamp()
+        skew = CLOCK_SKEW.total_seconds()
+        issued, expires = claims.get("iat"), claims.get("exp")
+        if not (isinstance(issued, int) and isinstance(expires, int)):
+            raise Denied("the token has no times")
+        if now > expires + skew:
+            raise Denied("the token has expired")
+        if now < issued - skew:
+            raise Denied("the token is from the future")
+
+
+class _Keys:
+    """Google's public keys, by their id."""
+
+    def __init__(self, web: Web, now: Callable[[], datetime]) -> None:
+        self._web = web
+        self._now = now
+        self._known: tuple[datetime, dict[str, PyJWK]] | None = None
+
+    def find(self, kid: str) -> PyJWK:
+        """Raises `Denied` when Google has no such key."""
+        at, keys = self._known or self._look()
+        if self._now() - at >= (KEEP_KEYS if kid in keys else LOOK_AGAIN):
+            _, keys = self._look()
+        if kid not in keys:
+            raise Denied("the token is signed with a key that is not Google's")
+        return keys[kid]
+
+    def _look(self) -> tuple[datetime, dict[str, PyJWK]]:
+        self._known = self._now(), _read_keys(self._web.get(KEYS_URL))
+        return self._known
+
+
+def _read_keys(body: bytes) -> dict[str, PyJWK]:
+    import jwt
+
+    try:
+        entries = json.loads(body)["keys"]
+        return {
+            entry["kid"]: jwt.PyJWK(entry, algorithm="RS256")
+            for entry in entries
+            if entry["kty"] == "RSA"
+        }
+    except (ValueError, KeyError, TypeError, jwt.PyJWTError) as error:
+        raise Unavailable("Google's keys cannot be read") from error
+
+
+def _check_instance(claims: Mapping[str, Any], machine: Machine) -> None:
+    google = claims.get("google")
+    instance = google.get("compute_engine") if isinstance(google, dict) else None
+    if not isinstance(instance, dict):
+        raise Denied("the token names no instance")
+    # `provider_id` is `projects/P/zones/Z/instances/NAME`.
+    project, zone, name = machine.provider_id.split("/")[1::2]
+    expected = {
+        "project_id": project,
+        "zone": zone,
+        "instance_name": name,
+        "instance_id": known(machine, "vm_id"),
+    }
+    for what, value in expected.items():
+        if instance.get(what) != value:
+            raise Denied(f"the token is another machine's: its {what} differs")
+
+
+def _check_account(claims: Mapping[str, Any], expected: str) -> None:
+    if "@" in expected and (claims.get("email") != expected or not claims.get("email_verified")):
+        raise Denied("the token is of another service account")

@@ -1,0 +1,1 @@
+"""A fake of the metadata services that machines of the clouds ask about themselves."""
