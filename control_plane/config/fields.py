@@ -248,6 +248,42 @@ Option = Annotated[
     str,
     _word("usable setting", r"[A-Za-z0-9][A-Za-z0-9._()/:-]{0,199}", "write the plain name or id"),
 ]
+AwsImage = Annotated[
+    str,
+    _word(
+        "machine image",
+        r"ami-[0-9a-f]{8,17}|/[A-Za-z0-9._/-]{1,500}",
+        "write an image id or the path of an SSM parameter",
+    ),
+]
+GcpPath = Annotated[
+    str,
+    _word(
+        "resource of Google Cloud",
+        r"[A-Za-z0-9][A-Za-z0-9._{}/:-]{0,299}",
+        "write the plain name or the path, such as `projects/p/global/networks/n`",
+    ),
+]
+GcpAccount = Annotated[
+    str,
+    _word(
+        "service account",
+        r"[a-z0-9-]{1,64}@[a-z0-9.-]{1,190}",
+        "write its address, such as `agents@acme-ml.iam.gserviceaccount.com`",
+    ),
+]
+_AZURE_ID = r"/subscriptions/(?:[A-Za-z0-9._()/-]|\{region\}){1,500}"
+AzureId = Annotated[
+    str, _word("resource id of Azure", _AZURE_ID, "write it whole, from `/subscriptions/` on")
+]
+AzureImage = Annotated[
+    str,
+    _word(
+        "machine image",
+        rf"[A-Za-z0-9._-]+(?::[A-Za-z0-9._-]+){{3}}|{_AZURE_ID}",
+        "write `publisher:offer:sku:version` or a resource id",
+    ),
+]
 Secret = Annotated[
     str, PlainValidator(_secret), _shown("string", _SECRET, "secret://slack-webhook")
 ]

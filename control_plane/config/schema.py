@@ -14,12 +14,17 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSche
 
 from control_plane.config.fields import (
     AlertKind,
+    AwsImage,
+    AzureId,
+    AzureImage,
     Count,
     CountRange,
     Cron,
     Day,
     Disk,
     Duration,
+    GcpAccount,
+    GcpPath,
     Gpu,
     Hour,
     Limit,
@@ -118,6 +123,31 @@ class AwsDoc(_Part):
     regions: list[Region] = Field(
         min_length=1, description="Regions to buy in.", examples=[["us-east-1"]]
     )
+    subnets: list[Option] = optional(
+        "Subnets to use, of any regions; unset = the default ones of the default VPC.",
+        min_length=1,
+        examples=[["subnet-0abc1234def567890"]],
+    )
+    security_groups: list[Option] = optional(
+        "Security groups, by id; unset = the default one of the VPC.",
+        min_length=1,
+        examples=[["sg-0abc1234def567890"]],
+    )
+    instance_profile: Option = optional(
+        "The machines' instance profile, by name or ARN: how they prove who they are.",
+        examples=["orchctl-machine"],
+    )
+    role: Option = optional(
+        "The role of that profile; unset = it has the same name.", examples=["orchctl-machine"]
+    )
+    image: AwsImage = optional(
+        "The image, by id or as an SSM parameter; unset = one with NVIDIA's driver.",
+        examples=["ami-0abc1234def567890"],
+    )
+    public_ip: bool = optional(
+        "Whether machines have an address of their own on the internet; unset = as their subnet "
+        "says."
+    )
 
 
 class GcpDoc(_Part):
@@ -127,6 +157,22 @@ class GcpDoc(_Part):
         min_length=1, description="Regions to buy in.", examples=[["us-central1"]]
     )
     project: Option = Field(description="The project that pays.", examples=["acme-ml"])
+    network: GcpPath = optional("The VPC network; unset = `default`.", examples=["ml-net"])
+    subnetwork: GcpPath = optional(
+        "The subnetwork, by name or full path; `{region}` in it stands for the region.",
+        examples=["projects/acme-net/regions/{region}/subnetworks/gpu"],
+    )
+    service_account: GcpAccount = optional(
+        "The machines' own account; unset = the project's default one, without rights.",
+        examples=["agents@acme-ml.iam.gserviceaccount.com"],
+    )
+    image: GcpPath = optional(
+        "The boot image or image family, as a full path; unset = one with NVIDIA's driver.",
+        examples=["projects/acme-ml/global/images/family/gpu"],
+    )
+    public_ip: bool = optional(
+        "Whether machines have an address of their own on the internet; unset = they have."
+    )
 
 
 class AzureDoc(_Part):
@@ -139,6 +185,30 @@ class AzureDoc(_Part):
         description="The resource group machines are made in.", examples=["orchctl"]
     )
     subscription: Option = optional("Subscription id; unset = the one of the credentials.")
+    subnet: AzureId = optional(
+        "The subnet, by resource id; `{region}` in it stands for the region; unset = `default` of "
+        "the virtual network `orchctl-{region}` in the resource group.",
+        examples=[
+            "/subscriptions/0000/resourceGroups/net/providers/Microsoft.Network/virtualNetworks/"
+            "ml-{region}/subnets/gpu"
+        ],
+    )
+    network_security_group: AzureId = optional(
+        "The security group of their network interfaces, by resource id, with `{region}` as above; "
+        "unset = the subnet's rules alone."
+    )
+    identity: AzureId = optional(
+        "The machines' user-assigned identity, by resource id: with the right to delete itself, a "
+        "machine ends without the control plane."
+    )
+    image: AzureImage = optional(
+        "The image, as `publisher:offer:sku:version` or by resource id; unset = one with NVIDIA's "
+        "driver.",
+        examples=["microsoft-dsvm:ubuntu-hpc:2204:latest"],
+    )
+    public_ip: bool = optional(
+        "Whether machines have an address of their own on the internet; unset = they have."
+    )
 
 
 class CloudsDoc(_Part):
@@ -261,7 +331,15 @@ class AutoscalerDoc(_Part):
 def _cloud(name: str, part: BaseModel) -> CloudPolicy:
     written = {field: getattr(part, field) for field in sorted(part.model_fields_set)}
     regions = tuple(written.pop("regions", ()))
-    return CloudPolicy(provider=name, regions=regions, options=written)
+    options = {field: _flat(value) for field, value in written.items()}
+    return CloudPolicy(provider=name, regions=regions, options=options)
+
+
+def _flat(value: object) -> str:
+    """A setting as `CloudPolicy.options` holds it."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return ",".join(value) if isinstance(value, list) else str(value)
 
 
 def _machines(machines: MachinesDoc) -> Range:

@@ -54,6 +54,8 @@ class ProviderCase(ABC):
     name = ""
     cannot: ClassVar[Mapping[str, str]] = {}
     """Hooks this one does not offer, each with the reason."""
+    lacks: ClassVar[Mapping[str, str]] = {}
+    """Codes of `EXPECTED_CLASSES` that this one has nothing for, each with the reason."""
 
     # ---- what every case must offer
 
@@ -345,7 +347,14 @@ class RenamedCase(SimulatedCase):
     name = "aws"
 
 
+from tests.conformance.clouds.aws import AwsCase  # noqa: E402 - it builds on what is above
+from tests.conformance.clouds.azure import AzureCase  # noqa: E402
+from tests.conformance.clouds.gcp import GcpCase  # noqa: E402
+
 CASES: Mapping[str, type[ProviderCase]] = {
+    "aws": AwsCase,
+    "azure": AzureCase,
+    "gcp": GcpCase,
     "local": LocalCase,
     "simulated": SimulatedCase,
     "simulated-as-aws": RenamedCase,

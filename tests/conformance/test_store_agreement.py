@@ -122,14 +122,18 @@ class Script:
     def _start(self) -> Call:
         held, now = self._held(), self.now
         name, epoch = (held.id, held.epoch) if held else (self._any_job(), 1)
-        return lambda store: store.job_start(name, epoch, now=now)
+        machine_id = self._chance.choice(("", *MACHINES))
+        return lambda store: store.job_start(name, epoch, now=now, machine_id=machine_id)
 
     def _end(self) -> Call:
         held, now = self._held(), self.now
         name, epoch = (held.id, held.epoch) if held else (self._any_job(), 1)
         state = self._chance.choice(ENDINGS)
         ending = Ending(outcome="failed", exit_code=1)
-        return lambda store: store.job_finish(name, epoch, ending, state=state, now=now)
+        machine_id = self._chance.choice(("", "", held.machine_id if held else "", *MACHINES))
+        return lambda store: store.job_finish(
+            name, epoch, ending, state=state, now=now, machine_id=machine_id
+        )
 
     def _give_back(self) -> Call:
         held, now = self._held(), self.now

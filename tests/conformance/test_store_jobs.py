@@ -559,6 +559,34 @@ def test_an_epoch_that_was_never_given_is_refused(ready: Store, epoch: int) -> N
     assert end(ready, held).state is JobState.SUCCEEDED
 
 
+def test_only_the_machine_that_has_it_starts_and_ends_a_job(ready: Store) -> None:
+    enqueue(ready, "j-1")
+    [held] = claim(ready)
+
+    def start(machine_id: str) -> Job:
+        return ready.job_start("j-1", held.epoch, now=at(2), machine_id=machine_id)
+
+    def finish(machine_id: str) -> Job:
+        return ready.job_finish(
+            *("j-1", held.epoch, DONE),
+            state=JobState.SUCCEEDED,
+            now=at(3),
+            machine_id=machine_id,
+        )
+
+    for act in (start, finish):
+        with pytest.raises(StaleEpoch):
+            act("m-2")
+    assert ready.job_get("j-1") == held
+    assert start("m-1").state is JobState.RUNNING
+    ended = finish("m-1")
+    assert ended.state is JobState.SUCCEEDED
+    for act in (start, finish):
+        with pytest.raises(StaleEpoch):
+            act("m-2")
+    assert finish("m-1") == ended
+
+
 def test_a_job_that_was_never_claimed_has_no_lease_to_use(ready: Store) -> None:
     enqueue(ready, "j-1")
     calls: Calls = (
@@ -603,6 +631,17 @@ def test_a_held_job_is_asked_to_end_and_ends_as_its_agent_says(ready: Store) -> 
     ending = Ending(outcome="cancelled", exit_code=143)
     gone = ready.job_finish("j-1", leased.epoch, ending, state=JobState.CANCELLED, now=at(6))
     assert (gone.exit_code, gone.reason, gone.finished_at) == (143, BECAUSE, at(6))
+
+
+def test_a_lease_tells_that_its_job_is_to_end(ready: Store) -> None:
+    for name in ("j-1", "j-2"):
+        enqueue(ready, name)
+    claim(ready)
+    claim(ready)
+    ready.job_cancel("j-1", reason=BECAUSE, now=at(4))
+    wanted = {"j-1": True, "j-2": False}
+    for leases in (ready.job_leases(), ready.job_leases(machine_id="m-1"), ready.fleet_read()[1]):
+        assert {each.job_id: each.cancel_requested for each in leases} == wanted
 
 
 def test_a_wish_to_cancel_stays_with_a_job_that_is_given_back(ready: Store) -> None:

@@ -1,0 +1,1 @@
+"""Amazon EC2: spot and on-demand machines through botocore. See `provider.py`."""

@@ -1,0 +1,1 @@
+"""Microsoft Azure: machines are virtual machines of one resource group. See `provider.py`."""

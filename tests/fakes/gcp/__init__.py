@@ -1,0 +1,1 @@
+"""A Compute Engine that runs on this computer; see `server.py`."""
