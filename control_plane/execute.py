@@ -16,6 +16,7 @@ from datetime import datetime, timedelta
 from control_plane import throttle
 from control_plane.core import reasons
 from control_plane.core.cooldowns import (
+    api_key,
     last_refusal,
     next_boot_failure,
     next_rest,
@@ -76,7 +77,9 @@ class LaunchSettings:
     """What a new machine is told."""
 
     server_url: str
-    """Where its agent reaches the control plane."""
+    """Where an agent on this computer reaches the control plane."""
+    public_url: str = ""
+    """Where one in a cloud does."""
     agent_sha256: str
 
 
@@ -239,7 +242,11 @@ class _Run:
     def _adopt(self, action: Adopt) -> None:
         machine = self.parts._store.machine_get(action.machine_id)
         launched = replace(
-            machine, provider_id=action.provider_id, launched_at=action.created_at, operation=""
+            machine,
+            provider_id=action.provider_id,
+            launched_at=action.created_at,
+            identity=action.identity,
+            operation="",
         )
         if machine.state is MachineState.LAUNCHING:
             launched = replace(launched, state=MachineState.BOOTING)
@@ -445,7 +452,7 @@ class _Run:
             deadline=machine.planned_at
             + timedelta(seconds=pool.boot_timeout_s + pool.max_lifetime_s),
             boot=BootSettings(
-                server_url=settings.server_url,
+                server_url=(settings.server_url if provider.needs_token else settings.public_url),
                 machine_id=machine.id,
                 fleet=self.fleet,
                 pool=machine.pool,
@@ -479,6 +486,7 @@ class _Run:
                 provider_id=launched.provider_id,
                 operation="",
                 launched_at=launched.at,
+                identity=launched.identity,
             )
         )
         self.parts.figures.launch(LAUNCHED)
@@ -539,7 +547,7 @@ class _Run:
         if tries < UNCLEAR_TRIES:
             return
         # A place that does not give one clear answer in so many tries is left alone for a while.
-        self._rest(machine, error, as_class=ErrorClass.CAPACITY_REGION)
+        self._rest(machine, error, whole_region=True)
         self._give_up(machine, reasons.launch_unclear(machine, error.raw_code, UNCLEAR_TRIES))
 
     def _give_up(self, machine: Machine, reason: Reason) -> None:
@@ -590,19 +598,20 @@ class _Run:
         )
         return count
 
-    def _rest(
-        self, machine: Machine, error: ProviderError, *, as_class: ErrorClass | None = None
-    ) -> None:
-        error_class = as_class or error.error_class
-        key = rest_key(machine.offer, error_class)
+    def _rest(self, machine: Machine, error: ProviderError, *, whole_region: bool = False) -> None:
+        offer = machine.offer
+        error_class = ErrorClass.CAPACITY_REGION if whole_region else error.error_class
+        region = api_key(offer.provider, offer.region)
+        key = region if whole_region else rest_key(offer, error_class)
         self.rests.put(
             next_rest(
-                machine.offer,
+                offer,
                 error_class,
                 error.raw_code,
                 before=self.rests.known.get(key),
                 retry_after_s=error.retry_after_s,
                 now=self._now(),
+                key=key,
             )
         )
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from control_plane.agents import AgentSettings
 from control_plane.api.server import Server as HttpServer
+from control_plane.clouds import MakeClouds
 from control_plane.core.snapshot import Timing
 from control_plane.errors import Unavailable
 from control_plane.execute import no_checkpoint
@@ -84,20 +85,25 @@ def serving(
     timing: Timing = _DEFAULTS.timing,
     agents: AgentSettings = _DEFAULTS.agents,
     pace: Pace = _DEFAULTS.pace,
+    public_url: str = "",
+    clouds: MakeClouds = _DEFAULTS.clouds,
     checkpoint: Callable[[str], None] = no_checkpoint,
 ) -> Iterator[Server]:
-    """Run the control plane over a directory while the block lasts. Raises `Unavailable` when
-    another one uses the directory or the port."""
+    """Run the control plane over a directory while the block lasts; `{port}` in `public_url` stands
+    for the port. Raises `Unavailable` when another one uses the directory or the port."""
     state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     with alone(state_dir):
         listening = _listen(port)
-        url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        bound = listening.getsockname()[1]
+        url = f"http://127.0.0.1:{bound}"
         settings = EmbeddedSettings(
             state_dir=state_dir.resolve(),
             server_url=url,
             timing=timing,
             agents=agents,
             pace=pace,
+            public_url=public_url.replace("{port}", str(bound)),
+            clouds=clouds,
         )
         server = Server(embedded(settings, checkpoint=checkpoint), listening, url)
         server.start()

@@ -33,6 +33,8 @@ from control_plane.errors import ProviderError
 from control_plane.ports import Ids, MachineRef, PriceBook, Provider, Store
 from control_plane.throttle import Rests
 
+_SET_UP = "it needs the cloud's SDK (docs/clouds.md), and an address for machines (--public-url)"
+
 COUNTED_MIN, COUNTED_MAX = 500, 10_000
 """Of one kind of waiting jobs at least and at most so many are counted. Fewer than the minimum
 would save nothing; more than the maximum would make a look at a deep queue slow, and no plan needs
@@ -77,7 +79,10 @@ class Eyes:
         asked what it runs. What is not `sure` shows whether there is anything to decide."""
         policy = view.record.policy
         declared = merged(policy.clouds)
+        prices = [self.pool.submit(self.prices.refresh, [cloud]) for cloud in declared if look]
         seen = self._observe(declared, view, now, look=look)
+        for asked in prices:
+            asked.result()
         fleet = self.store.fleet_read(sure=sure)
         elsewhere = _elsewhere(declared, _of(view, fleet[0]))
         if elsewhere:
@@ -129,7 +134,7 @@ class Eyes:
     ) -> Observation:
         provider = self.providers.get(name)
         if provider is None:
-            return _unseen(name, now, f"provider {name} is not set up on this server")
+            return _unseen(name, now, f"provider {name} is not set up on this server: {_SET_UP}")
         if throttle.resting(view.rests, name, "", now):
             return _unseen(name, now, f"{name} has asked for fewer calls")
         try:

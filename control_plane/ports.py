@@ -6,11 +6,11 @@ conformance suite per port (`tests/conformance`) is the definition of "done" for
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar, runtime_checkable
 
 from control_plane.core.model import (
     Artifact,
@@ -21,6 +21,7 @@ from control_plane.core.model import (
     Job,
     JobState,
     Lease,
+    Leftover,
     Machine,
     Need,
     Observation,
@@ -304,17 +305,25 @@ class JobStore(Protocol):
         Most of it happens by itself at claims and endings; called at each look, this repairs what a
         crash left undone. Returns how many jobs moved, `limit` at most."""
 
-    def job_start(self, job_id: str, epoch: int, *, now: datetime) -> Job:
-        """leased -> running; repeating it changes nothing. Raises `StaleEpoch`, `NotFound`."""
+    def job_start(self, job_id: str, epoch: int, *, now: datetime, machine_id: str = "") -> Job:
+        """leased -> running; repeating it changes nothing. Raises `StaleEpoch`, also when a machine
+        is named and another one has the job; `NotFound`."""
 
     def job_finish(
-        self, job_id: str, epoch: int, ending: Ending, *, state: JobState, now: datetime
+        self,
+        job_id: str,
+        epoch: int,
+        ending: Ending,
+        *,
+        state: JobState,
+        now: datetime,
+        machine_id: str = "",
     ) -> Job:
         """End the attempt and the job in a final `state`. Repeating it with the same epoch returns
         the stored job. When the machine holds no other lease its `idle_since` becomes `now`. Jobs
         that depend on it are let go when it succeeded, else they end as `cancelled`, and so on down
-        the line. Raises `StaleEpoch` when another attempt has begun or it was given back,
-        `NotFound`."""
+        the line. Raises `StaleEpoch` when another attempt has begun, it was given back, or a
+        machine is named and another one has it; `NotFound`."""
 
     def job_requeue(
         self,
@@ -384,7 +393,7 @@ class MachineStore(Protocol):
         looks at. Unless it is to be `sure`, a store may answer from a copy that lags a moment
         behind, at half the cost: good enough to see whether there is anything to do."""
 
-    def machine_beat(self, machine_id: str, *, now: datetime) -> Machine:
+    def machine_beat(self, machine_id: str, *, now: datetime) -> None:
         """The agent's one beat for all it runs: sets `last_beat_at` (never back) without counting
         the version up. Raises `NotFound`."""
 
@@ -587,6 +596,8 @@ class Launched:
     at: datetime
     operation: str = ""
     """Not empty = still going on: ask `launch_result` with it at the next tick."""
+    identity: Mapping[str, str] = field(default_factory=dict)
+    """As `Machine.identity`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -610,7 +621,8 @@ class Provider(Protocol):
     """Whether its machines register by a one-time token instead of proving themselves."""
 
     def offers(self, clouds: Sequence[CloudPolicy]) -> Sequence[Offer]:
-        """All that can be bought under these settings, sold out or not, with today's prices."""
+        """All that can be bought under these settings, sold out or not, with today's prices.
+        Without any: what is known without asking anybody."""
 
     def launch(self, request: LaunchRequest) -> Launched:
         """Start a machine. Repeating it with the same key never makes a second one: it returns
@@ -633,12 +645,49 @@ class Provider(Protocol):
         says so."""
 
 
+@runtime_checkable
+class Cleaner(Protocol):
+    """A provider whose machines may leave something behind."""
+
+    def strays(self, fleet: str, clouds: Sequence[CloudPolicy]) -> Sequence[Leftover]:
+        """Disks, network interfaces and addresses with this fleet's label that serve no machine, in
+        the places these settings name. Raises when a place does not answer."""
+
+    def remove(self, leftover: Leftover) -> None:
+        """Begin to remove one; nothing happens when it is gone."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """One thing that must be so before machines can be launched, and whether it is."""
+
+    name: str
+    """`credentials`, `permission ec2:RunInstances`, `quota us-east-1 L-3819A6DF` and the like."""
+    ok: bool
+    detail: str
+    """What was found, for people."""
+    fix: str = ""
+    """The command, or the statement of a policy, that makes it so; empty when it is."""
+
+
+@runtime_checkable
+class Examiner(Protocol):
+    """A provider that can say whether it is set up."""
+
+    def examine(self, clouds: Sequence[CloudPolicy], offers: Sequence[Offer]) -> Iterator[Check]:
+        """Look at credentials, permissions (by dry run), quotas for these offers, image, network
+        and clock, under these settings. Launches nothing, never raises."""
+
+
 class PriceBook(Protocol):
     """Offers of all configured providers, cached."""
 
     def offers(self, clouds: Sequence[CloudPolicy]) -> Sequence[Offer]:
-        """What can be bought under these settings; a provider that does not answer keeps its last
-        known offers."""
+        """What can be bought under these settings, as far as it is known: asks no cloud."""
+
+    def refresh(self, clouds: Sequence[CloudPolicy]) -> None:
+        """Ask the providers for what has become old; one that does not answer keeps its last known
+        offers."""
 
 
 class Secrets(Protocol):

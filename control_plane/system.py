@@ -47,6 +47,7 @@ class TimeOrderedIds:
         return f"{prefix}-{base32(moment, TIME_DIGITS)}{base32(secrets.randbits(20), 4)}"
 
 
+_NEVER = datetime.min.replace(tzinfo=UTC)
 _ASK_AGAIN = timedelta(minutes=1)
 """After a provider did not answer: prices are needed at every look, but a cloud that is in trouble
 is not asked that often."""
@@ -54,7 +55,8 @@ is not asked that often."""
 
 class LivePrices:
     """`ports.PriceBook`: offers from the providers that are set up, from the shipped catalogue for
-    the others, so that a document can be checked and priced before any credentials exist."""
+    the others and before a provider was asked, so that a document can be checked and priced before
+    any credentials exist, and no request waits for a cloud."""
 
     def __init__(
         self,
@@ -74,23 +76,33 @@ class LivePrices:
     def offers(self, clouds: Sequence[CloudPolicy]) -> Sequence[Offer]:
         return [offer for cloud in merged(clouds) for offer in self._of(cloud)]
 
-    def _of(self, cloud: CloudPolicy) -> Sequence[Offer]:
-        name = repr(cloud)
-        with self._lock:
-            known = self._known.get(name)
-        if known and self._now() - known[0] < self._keep:
-            return known[1]
-        asked_at = self._now()
-        try:
-            fresh = self._fetch(cloud)
-        except Exception:  # noqa: BLE001 - a provider that fails in any way keeps its last offers
-            fresh = known[1] if known else ()
-            asked_at += _ASK_AGAIN - self._keep
-        with self._lock:
-            self._known[name] = (asked_at, fresh)
-        return fresh
+    def refresh(self, clouds: Sequence[CloudPolicy]) -> None:
+        for cloud in merged(clouds):
+            asked_at, known = self._last(cloud)
+            now = self._now()
+            if cloud.provider not in self._providers or now - asked_at < self._keep:
+                continue
+            try:
+                self._keep_offers(cloud, now, self._providers[cloud.provider].offers([cloud]))
+            except Exception:  # noqa: BLE001 - one that fails in any way keeps its last offers
+                self._keep_offers(cloud, now + _ASK_AGAIN - self._keep, known)
 
-    def _fetch(self, cloud: CloudPolicy) -> Sequence[Offer]:
-        if cloud.provider in self._providers:
-            return self._providers[cloud.provider].offers([cloud])
-        return self._catalogue([cloud.provider])
+    def _of(self, cloud: CloudPolicy) -> Sequence[Offer]:
+        asked_at, known = self._last(cloud)
+        if asked_at > _NEVER:
+            return known
+        provider = self._providers.get(cloud.provider)
+        if provider is None:
+            return self._catalogue([cloud.provider])
+        try:
+            return provider.offers([])
+        except Exception:  # noqa: BLE001 - what it sells is unknown, whatever went wrong
+            return ()
+
+    def _last(self, cloud: CloudPolicy) -> tuple[datetime, Sequence[Offer]]:
+        with self._lock:
+            return self._known.get(repr(cloud), (_NEVER, ()))
+
+    def _keep_offers(self, cloud: CloudPolicy, at: datetime, offers: Sequence[Offer]) -> None:
+        with self._lock:
+            self._known[repr(cloud)] = (at, offers)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import timedelta
 from importlib.metadata import version
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from fastapi import FastAPI
 
@@ -21,18 +22,20 @@ from control_plane.api.changes import Changes
 from control_plane.api.deps import ApiDeps, ApiSettings
 from control_plane.api.together import Together
 from control_plane.blobs.local import LocalBlobs
+from control_plane.clouds import Clouds, MakeClouds, real_clouds
 from control_plane.core.snapshot import Timing
 from control_plane.dashboard import mount
 from control_plane.execute import Executor, LaunchSettings, no_checkpoint
 from control_plane.fleet import Fleet
 from control_plane.loop import Loop, Pace
 from control_plane.observe import Eyes
-from control_plane.ports import Store
+from control_plane.ports import Provider, Store
 from control_plane.preview import right_now
 from control_plane.prune import Pruner
 from control_plane.reconcile import Reconciler
 from control_plane.service import Service
 from control_plane.stores.sqlite import SqliteStore
+from control_plane.sweep import Sweeper
 from control_plane.system import LivePrices, SystemClock, TimeOrderedIds
 from control_plane.tokens import MachineTokens
 from providers.catalog.loader import load_offers
@@ -48,7 +51,10 @@ class EmbeddedSettings:
 
     state_dir: Path
     server_url: str
-    """Where agents and people reach it."""
+    """Where people and the machines of this computer reach it."""
+    public_url: str = ""
+    """Where machines of clouds reach it; without one, none are launched there."""
+    clouds: MakeClouds = real_clouds
     timing: Timing = field(default_factory=Timing)
     agents: AgentSettings = field(
         # A server on the same machine that stays away this long was killed, not cut off.
@@ -90,11 +96,13 @@ def embedded(
     store = SqliteStore(state / "orchctl.db")
     store.answer_abandon_all()
     local = LocalProvider(state / "machines", now=clock.now)
-    providers = {"local": local}
+    public_url = settings.public_url.rstrip("/")
+    clouds = settings.clouds(public_url, clock.now) if public_url else Clouds()
+    providers: Mapping[str, Provider] = {**clouds.providers, "local": local}
     prices = LivePrices(providers, load_offers, clock.now)
     changes = Changes()
 
-    together = Together(store.together)
+    together = Together(store)
 
     def wake() -> None:
         changes.notify()
@@ -121,7 +129,9 @@ def embedded(
         service,
         providers,
         tokens,
-        LaunchSettings(server_url=settings.server_url, agent_sha256=bundle_sha256()),
+        LaunchSettings(
+            server_url=settings.server_url, public_url=public_url, agent_sha256=bundle_sha256()
+        ),
         settings.timing,
         pool,
         checkpoint,
@@ -138,14 +148,22 @@ def embedded(
         checkpoint=checkpoint,
     )
     pruner = Pruner(store, blobs, clock, keep=settings.keep)
-    loop = Loop(reconciler, settings.pace, pruner.prune)
+    sweeper = Sweeper(service, providers, reconciler.fleet)
+
+    def tidy() -> None:
+        pruner.prune()
+        sweeper.sweep()
+
+    loop = Loop(reconciler, settings.pace, tidy)
     app = create_app(
         ApiDeps(
             store=store,
             blobs=blobs,
             clock=clock,
             service=service,
-            agents=Agents(service, blobs, tokens, settings.timing, settings.agents),
+            agents=Agents(
+                service, blobs, tokens, settings.timing, settings.agents, clouds.verifiers
+            ),
             fleet=fleet,
             prices=prices,
             settings=ApiSettings(
@@ -153,7 +171,8 @@ def embedded(
                 admin_token_hash=hashlib.sha256(admin_token.encode()).hexdigest(),
                 cursor_secret=hashlib.sha256(b"cursors" + secret).digest(),
                 version=version("orchctl"),
-                allowed_hosts=("127.0.0.1", "localhost", "[::1]"),
+                installation=f"orchctl-{installation}",
+                allowed_hosts=("127.0.0.1", "localhost", "[::1]", *_host(public_url)),
             ),
             bundle=bundle,
             preview=lambda policy: right_now(eyes, clock, policy),
@@ -174,6 +193,11 @@ def embedded(
         changes=changes,
         admin_token=admin_token,
     )
+
+
+def _host(url: str) -> Sequence[str]:
+    """The host of an address, as one may stand in a list of them."""
+    return [host] if (host := urlsplit(url).hostname) else []
 
 
 def kept_secret(path: Path, *, length: int = 32, prefix: str = "") -> str:

@@ -33,6 +33,7 @@ COMMANDS = {
     "demo": "Watch a whole run on this machine, no cloud account needed.",
     "context": "Which servers there are, and which one is in use.",
     "server": "The server: its state, its events, backup, moving to another store.",
+    "sweep": "Find and remove what machines left at their clouds.",
     "doctor": "Find out what is wrong; each finding prints its fix.",
 }
 """Each command's one line of help; its module in `orchctl.commands` has the same name."""

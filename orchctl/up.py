@@ -15,14 +15,14 @@ from control_plane.local import Server, serving
 from orchctl import contexts
 
 
-def up(state_dir: Path, port: int, config: Path | None, open_browser: bool) -> int:
+def up(state_dir: Path, port: int, config: Path | None, open_browser: bool, public_url: str) -> int:
     """Serve until interrupted, then end what was started. Returns the exit code; raises
     `OrchctlError` when it cannot start, `ConfigError` for a document that is wrong."""
     os.umask(0o077)  # jobs' environments and files are nobody else's business
     logging.basicConfig(format="%(asctime)s %(name)s: %(message)s", level=logging.INFO)
     document = read_text(config) if config is not None else ""
     policy = load_text(document, name=str(config)) if config is not None else None
-    with serving(state_dir, port=port) as server:
+    with serving(state_dir, port=port, public_url=public_url) as server:
         _greet(server)
         if policy is not None:
             server.plane.fleet.apply(document, policy, expected_version=None, actor="up")

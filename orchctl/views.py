@@ -18,10 +18,12 @@ from control_plane.core.policy import Autoscaler
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Health:
-    """Whether the server works, and which version it is."""
+    """Whether the server works, and which one it is."""
 
     status: str
     version: str = ""
+    installation: str = ""
+    """What the labels of its machines begin with: `INSTALLATION-AUTOSCALER`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -29,6 +29,8 @@ class ApiSettings:
     cursor_secret: bytes
     """Signs cursors and sessions; at least 32 bytes."""
     version: str
+    installation: str = "orchctl"
+    """What the labels of its machines begin with."""
     allowed_hosts: tuple[str, ...] = ()
     """Host names a request may name, against DNS rebinding; empty = any."""
 

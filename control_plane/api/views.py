@@ -185,10 +185,12 @@ class StoredBlob:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Health:
-    """That the server answers, and which version it is."""
+    """That the server answers, and which one it is."""
 
     status: str
     version: str
+    installation: str
+    """What the labels of its machines begin with."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

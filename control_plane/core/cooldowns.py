@@ -7,7 +7,7 @@ doubles the wait up to the cap.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from control_plane.core.model import Cooldown, ErrorClass, Machine, Market, Offer, breaker_key
@@ -34,11 +34,14 @@ _RESTS: Mapping[ErrorClass, Rest] = {
 
 
 def rest_key(offer: Offer, error_class: ErrorClass) -> str:
-    """What rests after a refusal: one offer, a region, or the whole provider."""
+    """What rests after a refusal: one offer, the same in all zones of its region, all of a region,
+    or the whole provider."""
     if error_class is ErrorClass.AUTH:
         return api_key(offer.provider)
-    if error_class in (ErrorClass.CAPACITY_REGION, ErrorClass.THROTTLE):
+    if error_class is ErrorClass.THROTTLE:
         return api_key(offer.provider, offer.region)
+    if error_class is ErrorClass.CAPACITY_REGION:
+        return _in_all_zones(offer)
     return offer.key
 
 
@@ -50,12 +53,14 @@ def next_rest(
     before: Cooldown | None,
     retry_after_s: float | None,
     now: datetime,
+    key: str = "",
 ) -> Cooldown:
-    """The cool-down after a refusal. `before` is the one stored under the same key, if any: it
-    counts as "in a row" when it was of the same class and ended no longer ago than it lasted at
-    most. A longer rest that stands is kept: a hiccup does not cut short a lack of capacity."""
+    """The cool-down after a refusal, of what `rest_key` says unless a `key` is given. `before` is
+    the one stored under the same key, if any: it counts as "in a row" when it was of the same class
+    and ended no longer ago than it lasted at most. A longer rest that stands is kept: a hiccup does
+    not cut short a lack of capacity."""
     return _grown(
-        rest_key(offer, error_class),
+        key or rest_key(offer, error_class),
         error_class,
         code,
         rest=_rest(offer, error_class),
@@ -153,4 +158,13 @@ def last_refusal(offer: Offer, cooldowns: Mapping[str, Cooldown]) -> str:
 
 
 def _keys(offer: Offer) -> tuple[str, ...]:
-    return (offer.key, api_key(offer.provider, offer.region), api_key(offer.provider))
+    return (
+        offer.key,
+        _in_all_zones(offer),
+        api_key(offer.provider, offer.region),
+        api_key(offer.provider),
+    )
+
+
+def _in_all_zones(offer: Offer) -> str:
+    return replace(offer, zone="").key

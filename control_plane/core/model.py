@@ -324,6 +324,8 @@ class Lease:
     queue: str
     need: Need
     leased_at: datetime
+    cancel_requested: bool = False
+    """Somebody wants the job ended: its agent is told at its next beat."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -359,6 +361,9 @@ class Machine:
     options: Mapping[str, str] = field(default_factory=dict)
     """The cloud's settings of the current attempt, such as `project`, as the document had them when
     it began: where to look for the machine, whatever the document says by then."""
+    identity: Mapping[str, str] = field(default_factory=dict)
+    """What the cloud said of it when it was launched or found, and its proof must show: `account`,
+    `vm_id` and the like."""
     instance: str = ""
     """Chosen by the agent when it registers: the second caller of one identity is refused."""
     capacity: Capacity | None = None
@@ -417,6 +422,10 @@ class Sighting:
     created_at: datetime
     end_reason: str = ""
     """What the cloud says of its end: `interrupted`, `self`, `user`, or empty."""
+    identity: Mapping[str, str] = field(default_factory=dict)
+    """As `Machine.identity`."""
+    instance_type: str = ""
+    market: Market | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -453,6 +462,8 @@ class Leftover:
     created_at: datetime | None = None
     size: str = ""
     """For people: `100 GiB`."""
+    usd_hour: Decimal | None = None
+    """What it costs at list price; None where that is not known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

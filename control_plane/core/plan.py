@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 
@@ -40,6 +40,7 @@ class Adopt:
     machine_id: str
     provider_id: str
     created_at: datetime
+    identity: Mapping[str, str] = field(default_factory=dict)
     reason: Reason
 
 

@@ -41,6 +41,8 @@ _OPEN = frozenset({MachineState.PLANNED, MachineState.LAUNCHING})
 """Being launched: what has come of it is not recorded yet."""
 
 _ALIVE = frozenset({"pending", "running"})
+_LIVELINESS = {"running": 0, "pending": 0, "stopping": 1, "gone": 2}
+"""An earlier attempt of the same machine may still be shown, on its way out."""
 """States of a sighting in which it costs money and will go on."""
 
 _READY = MachineState.READY
@@ -144,7 +146,7 @@ class _Case:
             reason = unwanted or reasons.paused(self.snapshot.policy.name)
             self._mark(MachineState.LAUNCH_FAILED, reason)
             return
-        if not planned and self.seen is not None:
+        if not planned and self.seen is not None and (unwanted or not self._goes_on(self.seen)):
             # Even one that is gone again: it has cost money from its first moment.
             self._adopt(self.seen)
         elif not unwanted:
@@ -152,6 +154,11 @@ class _Case:
                 Resume(machine_id=machine.id, reason=reasons.resumed(machine))
             )
         self._keep_or_end(unwanted)
+
+    def _goes_on(self, seen: Sighting) -> bool:
+        """Whether the cloud can still be asked what becomes of the launch. What a listing shows of
+        it meanwhile may yet fail, and only the operation says why."""
+        return bool(self.machine.operation) and seen.state != "gone" and not self._overdue()
 
     def _boot(self) -> None:
         unwanted = self._unwanted()
@@ -210,6 +217,7 @@ class _Case:
                 machine_id=self.machine.id,
                 provider_id=seen.provider_id,
                 created_at=seen.created_at,
+                identity=seen.identity,
                 reason=reasons.adopted(self.machine, seen),
             )
         )
@@ -293,13 +301,15 @@ def _give_back(found: Recovery, leases: Iterable[Lease], outcome: str, reason: R
 
 
 def _reap(snapshot: Snapshot, found: Recovery, strays: Iterable[Sighting]) -> None:
-    """End what carries our label and is no record's machine."""
+    """End what carries our label and is no record's machine. One that is stopping may stay so, and
+    cost money, until it is told to go."""
     grace = timedelta(seconds=snapshot.timing.unknown_grace_s)
     for sighting in sorted(strays, key=attrgetter("machine_id")):
-        if sighting.state not in _ALIVE or snapshot.now - sighting.created_at <= grace:
+        if sighting.state == "gone" or snapshot.now - sighting.created_at <= grace:
             continue
         reason = reasons.unknown(sighting, snapshot.now)
-        found.books_wrong = reasons.books_wrong(sighting)
+        if sighting.state in _ALIVE:
+            found.books_wrong = reasons.books_wrong(sighting)
         found.reaps.append(
             Reap(
                 provider=sighting.provider,
@@ -363,8 +373,7 @@ def _same(machine: Machine, seen: Sequence[Sighting]) -> Sighting | None:
             if each.provider_id == machine.provider_id:
                 return each
         return None
-    alive = [each for each in seen if each.state != "gone"]
-    return min(alive or seen, key=attrgetter("provider_id"), default=None)
+    return min(seen, key=lambda each: (_LIVELINESS[each.state], each.provider_id), default=None)
 
 
 def _grouped(each_of_a_machine: Iterable[_OfMachine]) -> dict[str, list[_OfMachine]]:

@@ -163,12 +163,13 @@ def lease_of(job: Job) -> Lease:
         queue=job.queue,
         need=job.spec.need,
         leased_at=job.leased_at or job.queued_at,
+        cancel_requested=job.cancel_requested,
     )
 
 
-def started(job: Job, epoch: int, now: datetime) -> Job:
+def started(job: Job, epoch: int, now: datetime, machine_id: str = "") -> Job:
     """The job as its command begins. Raises `StaleEpoch`."""
-    if job.epoch != epoch or job.state not in HELD:
+    if job.epoch != epoch or job.state not in HELD or machine_id not in ("", job.machine_id):
         raise _stale(job, epoch)
     if job.state is JobState.RUNNING:
         return job
@@ -177,8 +178,12 @@ def started(job: Job, epoch: int, now: datetime) -> Job:
     )
 
 
-def finished(job: Job, epoch: int, ending: Ending, state: JobState, now: datetime) -> Job:
+def finished(
+    job: Job, epoch: int, ending: Ending, state: JobState, now: datetime, machine_id: str = ""
+) -> Job:
     """The job as it ends for good. Raises `StaleEpoch`, `IllegalTransition`."""
+    if machine_id not in ("", job.machine_id):
+        raise _stale(job, epoch)
     if job.epoch == epoch and job.state in JOB_ENDED and job.machine_id:
         return job
     if job.epoch != epoch or job.state not in HELD:

@@ -17,7 +17,7 @@ import typer
 from orchctl import contexts, version
 from orchctl.errors import OrchctlError
 from orchctl.output import Column
-from orchctl.session import Session, command
+from orchctl.session import Session, command, server_errors
 
 if TYPE_CHECKING:
     import httpx2
@@ -52,9 +52,19 @@ def doctor(
     state_dir: Annotated[
         Path, typer.Option(metavar="DIRECTORY", help="State directory of `orchctl up`.")
     ] = Path(".orchctl"),
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Look at the clouds of this document too, with the credentials of this computer.",
+        ),
+    ] = None,
 ) -> None:
     """Look for what commonly stands in the way. Exits with 1 when something failed."""
     findings = [*_here(state_dir), *_there(session)]
+    if config is not None:
+        with server_errors():
+            findings += _clouds(config)
     rows = [
         {"check": each.check, "state": each.state, "found": each.found, "fix": each.fix}
         for each in findings
@@ -65,6 +75,30 @@ def doctor(
         session.say(f"{each.check}: {each.found}\n  fix: {each.fix}")
     if failed:
         raise typer.Exit(1)
+
+
+# ---------------------------------------------------------------------------------- the clouds
+
+
+def _clouds(config: Path) -> Iterator[Finding]:
+    """What each cloud of a document says of itself. Nothing is launched."""
+    from control_plane.clouds import cloud_providers
+    from control_plane.config.load import load_text, read_text
+    from control_plane.ports import Examiner
+    from control_plane.system import SystemClock
+
+    policy = load_text(read_text(config), name=str(config))
+    providers = cloud_providers(SystemClock().now)
+    for name in sorted({cloud.provider for cloud in policy.clouds}):
+        provider = providers.get(name)
+        if isinstance(provider, Examiner):
+            clouds = [cloud for cloud in policy.clouds if cloud.provider == name]
+            sold = provider.offers([])
+            wanted = [
+                each for each in sold if any(pool.accepts(each) for pool in policy.pools.values())
+            ]
+            for each in provider.examine(clouds, wanted):
+                yield _finding(f"{name} {each.name}", each.ok, each.detail, each.fix)
 
 
 # -------------------------------------------------------------------------------- this machine

@@ -29,6 +29,7 @@ def status(session: Session) -> None:
     columns = (
         Column(heading="STATUS", cell=lambda row: row["status"]),
         Column(heading="VERSION", cell=lambda row: text(row["version"])),
+        Column(heading="LABEL", cell=lambda row: text(row["installation"])),
     )
     session.one(session.client.health(), columns, key="status")
 

@@ -21,6 +21,15 @@ def up(
     state_dir: Annotated[
         Path, typer.Option(metavar="DIRECTORY", help="Where everything is kept.")
     ] = Path(".orchctl"),
+    public_url: Annotated[
+        str,
+        typer.Option(
+            metavar="URL",
+            help="Where machines of clouds reach this server, over a proxy or a tunnel, with "
+            "`{port}` for the port; without it, none are launched there.",
+            show_default=False,
+        ),
+    ] = "",
     browser: Annotated[
         bool, typer.Option("--open/--no-open", help="Open the dashboard in a browser.")
     ] = False,
@@ -29,4 +38,4 @@ def up(
     from orchctl.up import up as serve
 
     with server_errors():
-        raise typer.Exit(serve(state_dir, port, config, browser))
+        raise typer.Exit(serve(state_dir, port, config, browser, public_url))

@@ -46,4 +46,5 @@ def refusal(code: str, message: str, *, retry_after_s: float | None = None) -> P
         error_class=error_class(code),
         raw_code=code,
         retry_after_s=retry_after_s,
+        known=code in ERROR_CLASSES,
     )

@@ -290,6 +290,7 @@ def test_the_agent_itself_can_be_had_by_anybody(agent: Agent) -> None:
 # ---------------------------------------------------------------------- whatever they send
 
 _ROUTES: dict[str, type] = {
+    "nonce": wire.Hello,
     "register": wire.Register,
     "claim": wire.Claim,
     "beat": wire.Beat,

@@ -4,31 +4,41 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from agent_bootstrap import wire
-from control_plane.api.together import Together
+from control_plane.api.together import AT_ONCE, Together
 from control_plane.errors import Conflict, StaleEpoch, Unavailable
 from control_plane.stores.sqlite import SqliteStore, opening
 from tests.api.world import DOCUMENT, World, policy
 
 
 class Counted:
-    """Runs what it is given, and counts; waits before each run until it may."""
+    """Runs what it is given, and counts; waits before each run until it may. One that is `taken`
+    can begin nothing at once."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, taken: bool = True) -> None:
         self.runs = 0
+        self.taken = taken
+        self.threads: set[str] = set()
         self.gate = threading.Event()
         self.gate.set()
 
-    def __call__(self, work: Callable[[], None]) -> None:
+    def together(self, work: Callable[[], None]) -> None:
         self.gate.wait(10)
         self.runs += 1
+        self.threads.add(threading.current_thread().name)
         work()
+
+    def together_now(self, work: Callable[[], None]) -> Sequence[Callable[[], None]] | None:
+        if self.taken:
+            return None
+        self.together(work)
+        return ()
 
 
 async def all_of(together: Together, *acts: Callable[[], Any]) -> list[Any]:
@@ -39,7 +49,8 @@ def test_everybody_gets_the_own_answer() -> None:
     def fail() -> None:
         raise Conflict("somebody was faster")
 
-    for together in (Together(Counted()), Together(None)):
+    for store in (Counted(), Counted(taken=False), None):
+        together = Together(store)
         first, second, third = asyncio.run(all_of(together, lambda: 1, fail, lambda: 3))
         assert (first, third) == (1, 3)
         assert isinstance(second, Conflict)
@@ -61,21 +72,51 @@ def test_who_comes_while_others_are_at_it_goes_with_the_next_ones() -> None:
 
 
 def test_when_nothing_could_be_kept_all_hear_of_it() -> None:
-    def broken(work: Callable[[], None]) -> None:
-        work()
-        raise Unavailable("the disk is gone")
+    class Broken(Counted):
+        def together(self, work: Callable[[], None]) -> None:
+            super().together(work)
+            raise Unavailable("the disk is gone")
 
-    answers = asyncio.run(all_of(Together(broken), lambda: 1, lambda: 2))
+    for store in (Broken(), Broken(taken=False)):
+        answers = asyncio.run(all_of(Together(store), lambda: 1, lambda: 2))
+        assert [type(each) for each in answers] == [Unavailable, Unavailable]
+
+
+def test_all_hear_of_it_when_the_disk_fails_after_the_transaction() -> None:
+    class Late(Counted):
+        def together_now(self, work: Callable[[], None]) -> Sequence[Callable[[], None]]:
+            work()
+            return (self.fail,)
+
+        def fail(self) -> None:
+            raise Unavailable("the disk is gone")
+
+    answers = asyncio.run(all_of(Together(Late()), lambda: 1, lambda: 2))
     assert [type(each) for each in answers] == [Unavailable, Unavailable]
 
 
+def test_what_can_be_done_at_once_needs_no_thread() -> None:
+    store = Counted(taken=False)
+    together = Together(store)
+    assert asyncio.run(all_of(together, lambda: 1, lambda: 2)) == [1, 2]
+    assert (store.runs, store.threads) == (1, {"MainThread"})
+
+
+def test_more_than_one_trip_takes_goes_with_the_next() -> None:
+    store = Counted(taken=False)
+    acts = [lambda n=n: n for n in range(AT_ONCE * 2 + 1)]
+    assert asyncio.run(all_of(Together(store), *acts)) == list(range(AT_ONCE * 2 + 1))
+    assert store.runs == 3
+
+
 def test_what_was_done_twice_counts_once() -> None:
-    def again(work: Callable[[], None]) -> None:
-        work()
-        work()
+    class Again(Counted):
+        def together(self, work: Callable[[], None]) -> None:
+            work()
+            work()
 
     done = []
-    together = Together(again)
+    together = Together(Again())
     assert asyncio.run(all_of(together, lambda: done.append(1))) == [None]
     assert len(done) == 2
 
@@ -98,11 +139,12 @@ def test_a_client_that_has_gone_is_not_missed() -> None:
 def test_bells_ring_when_it_is_safe_and_once() -> None:
     order: list[str] = []
 
-    def run(work: Callable[[], None]) -> None:
-        work()
-        order.append("safe")
+    class Ordered(Counted):
+        def together(self, work: Callable[[], None]) -> None:
+            work()
+            order.append("safe")
 
-    together = Together(run)
+    together = Together(Ordered())
 
     def ring() -> None:
         order.append("bell")
@@ -141,7 +183,7 @@ def test_one_that_fails_takes_nobody_along(world: World, sqlite: SqliteStore) ->
         machine = agents.authenticate(tokens[2])
         agents.finish(machine, jobs[0], wire.Finished(epoch=7, outcome="succeeded"))
 
-    together = Together(sqlite.together)
+    together = Together(sqlite)
     first, wrong, second = asyncio.run(all_of(together, claim(tokens[0]), stale, claim(tokens[1])))
     assert isinstance(wrong, StaleEpoch)
     assert sorted(each.jobs[0].job_id for each in (first, second)) == jobs
@@ -230,4 +272,43 @@ def test_all_of_them_wait_for_the_disk_once_and_beats_do_not_wait(
     assert len(syncs) == 1
     store.together(beat)
     assert len(syncs) == 1
+    store.close()
+
+
+def test_what_is_begun_at_once_is_safe_after_one_trip_to_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    syncs: list[int] = []
+    monkeypatch.setattr(opening, "_sync", syncs.append)
+    store = SqliteStore(tmp_path / "full.db")
+    world = World(store)
+    world.fleet.apply(DOCUMENT, policy(), expected_version=0)
+    machine = world.agents.authenticate(world.registered())
+    world.submit()
+    syncs.clear()
+    left = store.together_now(lambda: world.agents.claim(machine, wire.Claim()))
+    assert left is not None
+    assert (len(left), syncs) == (1, [])
+    left[0]()
+    assert len(syncs) == 1
+    # Neither what may be lost nor what changes nothing waits for the disk.
+    assert store.together_now(lambda: world.agents.beat(machine, wire.Beat())) == ()
+    assert store.together_now(lambda: world.agents.claim(machine, wire.Claim())) == ()
+    store.close()
+    with pytest.raises(Unavailable):
+        store.together_now(lambda: None)
+
+
+def test_nothing_is_begun_while_somebody_else_writes(world: World, tmp_path: Path) -> None:
+    def nothing() -> None:
+        raise AssertionError("it was begun")
+
+    store = SqliteStore(tmp_path / "shared.db")
+    other = SqliteStore(tmp_path / "shared.db")
+    for writer in (store, other):
+        found: list[object] = []
+        writer.together(lambda found=found: found.append(store.together_now(nothing)))
+        assert found == [None]
+    assert store.together_now(lambda: None) == ()
+    other.close()
     store.close()

@@ -28,7 +28,7 @@ from control_plane.core.model import (
     Offer,
     PriceInterval,
 )
-from control_plane.core.policy import Autoscaler
+from control_plane.core.policy import Autoscaler, CloudPolicy
 from control_plane.core.snapshot import Timing
 from control_plane.fleet import Fleet
 from control_plane.ports import Store
@@ -96,8 +96,11 @@ class Shelf:
 
     sold: tuple[Offer, ...] = (offer(), offer("0.20", market=Market.SPOT))
 
-    def offers(self, providers: Sequence[str]) -> Sequence[Offer]:
-        return [each for each in self.sold if each.provider in providers]
+    def offers(self, clouds: Sequence[CloudPolicy]) -> Sequence[Offer]:
+        return [each for each in self.sold if each.provider in {cloud.provider for cloud in clouds}]
+
+    def refresh(self, clouds: Sequence[CloudPolicy]) -> None:
+        """They never change."""
 
 
 class World:
@@ -111,7 +114,7 @@ class World:
         self.clock = ManualClock()
         self.prices = Shelf()
         self.changes = changes
-        self.together = Together(store.together if isinstance(store, SqliteStore) else None)
+        self.together = Together(store if isinstance(store, SqliteStore) else None)
         self.wakes = 0
         self.tokens = MachineTokens(SECRET)
         self.service = Service(store, self.prices, self.clock, CountingIds(), self._changed)

@@ -8,7 +8,7 @@ from decimal import Decimal
 import pytest
 
 from control_plane import throttle
-from control_plane.core.model import MachineState, Market, Need
+from control_plane.core.model import ErrorClass, MachineState, Market, Need
 from control_plane.core.policy import (
     Budget,
     CloudPolicy,
@@ -340,6 +340,34 @@ def test_06_a_capacity_error_moves_on_in_the_same_tick() -> None:
     assert (vm.offer.provider, vm.offer.market) == ("gcp", Market.ON_DEMAND)
 
 
+def test_06_a_code_that_nobody_knows_counts_as_lack_of_capacity_after_three_tries() -> None:
+    """Nothing was made, so the next offer is tried, and this one rests."""
+    world = small_world()
+    world.submit()
+    world.cloud.fail_next("NobodyHasSeenThis", 3, call="launch")
+    for _ in range(3):
+        world.tick()
+        world.clock.advance(5)
+    keys = [request.key for request in world.provider.requests]
+    assert keys == [f"{world.machine().id}.{attempt}" for attempt in (1, 1, 1, 2)]
+    assert world.machine().state is S.BOOTING
+    rests = {each.key: each for each in world.store.cooldown_list()}
+    refused = rests[world.provider.requests[0].offer.key]
+    assert (refused.code, refused.error_class) == ("NobodyHasSeenThis", ErrorClass.CAPACITY_ZONE)
+
+
+def test_06_a_code_that_nobody_knows_is_no_proof_that_nothing_was_made() -> None:
+    """Where the cloud cannot be asked, or shows a machine, the key is kept."""
+    world = small_world()
+    world.submit()
+    world.cloud.fail_next("NobodyHasSeenThis", 4, call="launch")
+    world.provider.refuses["sighting"] = "ServiceUnavailable"
+    for _ in range(4):
+        world.tick()
+        world.clock.advance(5)
+    assert {request.key for request in world.provider.requests} == {f"{world.machine().id}.1"}
+
+
 def test_06_one_refusal_is_enough_for_all_launches_of_a_look() -> None:
     """Sixteen machines want what is sold out: one of them finds out, the others go elsewhere."""
     world = small_world(high=16)
@@ -383,12 +411,13 @@ def test_06_the_cool_down_is_shared_and_outlives_a_restart() -> None:
 
 
 def test_06_a_hiccup_does_not_cut_a_long_rest_short() -> None:
-    """A region without capacity rests for ten minutes; a throttled terminate a second later does
-    not make that two seconds."""
+    """A region that gave no clear answer rests for ten minutes; a throttled terminate a second
+    later does not make that two seconds."""
     world, (guest,), _ = ready_world(high=2)
     world.submit()
-    world.cloud.fail_next("AllocationFailed", 1, call="launch")
-    world.tick()
+    world.cloud.fail_next("InternalError", 5, call="launch")
+    for _ in range(5):
+        world.tick()
     (rest,) = [each for each in world.store.cooldown_list() if each.key == "aws/us-east-1/*"]
     world.fleet.terminate(guest.vm.machine_id)
     world.cloud.fail_next("RequestLimitExceeded", 1, call="terminate")

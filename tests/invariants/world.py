@@ -74,6 +74,8 @@ class Watched(SimulatedProvider):
         self.cloud = cloud
         self.calls: Counter[str] = Counter()
         self.requests: list[LaunchRequest] = []
+        self.looked: list[Sequence[CloudPolicy]] = []
+        """Where each listing looked."""
         self.before: Callable[[str], None] = lambda call: None
         """Told the name of each call before it is made."""
         self.refuses: dict[str, str] = {}
@@ -92,6 +94,7 @@ class Watched(SimulatedProvider):
 
     def observe(self, fleet: str, clouds: Sequence[CloudPolicy] = ()) -> Observation:
         self._enter("observe")
+        self.looked.append(clouds)
         return super().observe(fleet, clouds)
 
     def sighting(self, ref: MachineRef) -> Sighting | None:

@@ -16,7 +16,8 @@ router = APIRouter(prefix="/v1", tags=["health"])
 @router.get("/health", response_model=Health, operation_id="health", openapi_extra={"security": []})
 async def health(deps: Deps) -> Response:
     """Whether the server answers; needs no token."""
-    return send(Health(status="ok", version=deps.settings.version))
+    settings = deps.settings
+    return send(Health(status="ok", version=settings.version, installation=settings.installation))
 
 
 @router.get(

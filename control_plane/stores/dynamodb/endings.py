@@ -34,18 +34,25 @@ of its item."""
 class Endings(Dependents, Limits):
     """The part of `ports.JobStore` that begins and ends attempts."""
 
-    def job_start(self, job_id: str, epoch: int, *, now: datetime) -> Job:
+    def job_start(self, job_id: str, epoch: int, *, now: datetime, machine_id: str = "") -> Job:
         def transition(old: Stored) -> tuple[Stored, Mapping[str, Value]]:
-            job = transitions.started(old.job, epoch, now)
+            job = transitions.started(old.job, epoch, now, machine_id)
             return (old, {}) if job is old.job else (replace(old, job=job), {})
 
         return self._change(job_id, transition).job
 
     def job_finish(
-        self, job_id: str, epoch: int, ending: Ending, *, state: JobState, now: datetime
+        self,
+        job_id: str,
+        epoch: int,
+        ending: Ending,
+        *,
+        state: JobState,
+        now: datetime,
+        machine_id: str = "",
     ) -> Job:
         def transition(old: Stored) -> tuple[Stored, Mapping[str, Value]]:
-            job = transitions.finished(old.job, epoch, ending, state, now)
+            job = transitions.finished(old.job, epoch, ending, state, now, machine_id)
             if job is old.job:
                 return old, {}
             new = replace(

@@ -4,7 +4,6 @@ jobs write without touching the record."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import chain
@@ -72,13 +71,15 @@ class Machines(Runs):
     def fleet_read(self, *, sure: bool = True) -> tuple[Sequence[Machine], Sequence[Lease]]:
         return self._fleet(consistent=sure)
 
-    def machine_beat(self, machine_id: str, *, now: datetime) -> Machine:
+    def machine_beat(self, machine_id: str, *, now: datetime) -> None:
         newer = expr(f"attribute_exists(pk) AND NOT {at.BEAT} >= :now", now=at.stamp(now))
-        with suppress(ConditionFailed):  # a newer one is there, or the machine has ended
+        try:
             self._table.update(
                 *at.run_key(machine_id), assign={at.BEAT: at.stamp(now)}, condition=newer
             )
-        return self.machine_get(machine_id)
+        except ConditionFailed:
+            # A newer one is there, the machine has ended, or it never was.
+            self.machine_get(machine_id)
 
     # ---------------------------------------------------------------------------- reading
 

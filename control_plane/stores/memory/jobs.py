@@ -110,9 +110,9 @@ class Jobs(Tables):
         return due + self._look_again(blocked, now, limit=limit - due)
 
     @atomic
-    def job_start(self, job_id: str, epoch: int, *, now: datetime) -> Job:
+    def job_start(self, job_id: str, epoch: int, *, now: datetime, machine_id: str = "") -> Job:
         job = self._job(job_id)
-        started = transitions.started(job, epoch, now)
+        started = transitions.started(job, epoch, now, machine_id)
         if started is not job:
             self._save(started)
             attempt = self._attempts[job_id][-1]
@@ -121,10 +121,17 @@ class Jobs(Tables):
 
     @atomic
     def job_finish(
-        self, job_id: str, epoch: int, ending: Ending, *, state: JobState, now: datetime
+        self,
+        job_id: str,
+        epoch: int,
+        ending: Ending,
+        *,
+        state: JobState,
+        now: datetime,
+        machine_id: str = "",
     ) -> Job:
         job = self._job(job_id)
-        finished = transitions.finished(job, epoch, ending, state, now)
+        finished = transitions.finished(job, epoch, ending, state, now, machine_id)
         return self._end(job, finished, ending, now)
 
     @atomic

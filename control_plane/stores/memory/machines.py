@@ -51,8 +51,7 @@ class Machines(Tables):
         return self.machine_list(limit=ALL), self._leases_of(self._held_jobs())
 
     @atomic
-    def machine_beat(self, machine_id: str, *, now: datetime) -> Machine:
+    def machine_beat(self, machine_id: str, *, now: datetime) -> None:
         machine = self._machine(machine_id)
         beaten = replace(machine, last_beat_at=max(now, machine.last_beat_at or now))
         self._machines[machine_id] = beaten
-        return beaten

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from control_plane.ports import OperationFigures, Store
@@ -40,6 +40,11 @@ class SqliteStore(
         the disk. Nothing of it may be told to anybody before this returns; when this raises, it is
         not known what was done. `work` may be called a second time."""
         self._database.together(work)
+
+    def together_now(self, work: Callable[[], None]) -> Sequence[Callable[[], None]] | None:
+        """`together` without waiting: what has to be called, in any thread, until it is safe; None
+        when nothing was done because somebody else is writing."""
+        return self._database.together_now(work)
 
     def close(self) -> None:
         """Let go of the file. Further calls raise `Unavailable`."""

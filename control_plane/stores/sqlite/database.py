@@ -9,7 +9,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
 from pathlib import Path
 from typing import Concatenate, Literal, ParamSpec, TypeVar
@@ -54,8 +54,7 @@ class Database:
         need not be `lasting`. Whatever `work` raises undoes all of it."""
         try:
             if (joint := self._joint_transaction()) is not None:
-                self._joint.lasting |= lasting
-                return _part(joint, work)
+                return self._write_joined(joint, work, lasting)
             return self._writer.write(work, lasting=lasting)
         except (sqlite3.Error, OSError) as error:
             raise opening.unavailable(self.path, error) from error
@@ -83,16 +82,19 @@ class Database:
         before this returns, and when this raises it is not known what was done. `work` is called
         again when its transaction could not be kept."""
 
-        def joined(tx: sqlite3.Connection) -> bool:
-            self._joint.tx, self._joint.lasting = tx, False
-            try:
-                work()
-                return bool(self._joint.lasting)
-            finally:
-                self._joint.tx = None
-
-        if self.write(joined, lasting=False):
+        if self.write(self._joined(work), lasting=False):
             self._bring_to_disk()
+
+    def together_now(self, work: Callable[[], None]) -> Sequence[Callable[[], None]] | None:
+        """`together` without waiting for anybody: returns what is left to do until it is safe, or
+        None when it was not begun because somebody else is writing."""
+        try:
+            lasting = self._writer.write_now(self._joined(work))
+        except (sqlite3.Error, OSError) as error:
+            raise opening.unavailable(self.path, error) from error
+        if lasting is None:
+            return None
+        return (self._bring_to_disk,) if lasting and self._log is not None else ()
 
     def close(self) -> None:
         """Let go of the file; waits for a commit that is under way."""
@@ -103,6 +105,26 @@ class Database:
         if self._log is not None:
             self._log.close()
             self._log = None
+
+    def _joined(self, work: Callable[[], None]) -> Work[bool]:
+        """A transaction that `work` does all in; says whether it is to be on the disk."""
+
+        def joined(tx: sqlite3.Connection) -> bool:
+            self._joint.tx, self._joint.lasting = tx, False
+            try:
+                work()
+                return bool(self._joint.lasting)
+            finally:
+                self._joint.tx = None
+
+        return joined
+
+    def _write_joined(self, tx: sqlite3.Connection, work: Work[R], lasting: bool) -> R:
+        before = tx.total_changes
+        done = _part(tx, work)
+        # What has changed nothing need not be brought anywhere.
+        self._joint.lasting |= lasting and tx.total_changes != before
+        return done
 
     def _bring_to_disk(self) -> None:
         try:

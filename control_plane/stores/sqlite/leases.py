@@ -17,11 +17,15 @@ from control_plane.stores.sqlite.database import Table, reads, writes
 LOOK_AT = 10_000
 """Blocked jobs that one look goes through, at most."""
 
+START = """
+    update jobs set state = 'running', version = version + 1, started_at = max(?4, leased_at)
+    where id = ?1 and epoch = ?2 and state = 'leased' and ?3 in ('', machine_id)"""
+"""`transitions.started`, in SQL because so many jobs start."""
 END = f"""
     update jobs set state = ?3, version = version + 1, failures = failures + ?4,
         machine_losses = machine_losses + ?5, finished_at = max(?6, leased_at), exit_code = ?7,
         reason = coalesce(?8, iif(?3 = 'cancelled', reason, null))
-    where id = ?1 and epoch = ?2 and {rows.HELD}"""
+    where id = ?1 and epoch = ?2 and {rows.HELD} and ?9 in ('', machine_id)"""
 """`transitions.finished`, in SQL because so many jobs end."""
 ENDED = f"""
     select {rows.JOB_COLUMNS}, exists (select 1 from dependencies where dependency = jobs.id)
@@ -40,7 +44,8 @@ IDLE = f"""
     update machines set idle_since = ? where id = ? and not exists (
         select 1 from jobs indexed by jobs_held where machine_id = ? and {rows.HELD})"""
 LEASES = f"""
-    select id, epoch, machine_id, queue, need, leased_at from jobs indexed by jobs_held
+    select id, epoch, machine_id, queue, need, leased_at, cancel_requested
+    from jobs indexed by jobs_held
     where {rows.HELD}"""
 DUE_QUEUES = f"""
     select name from queues where exists (
@@ -89,11 +94,19 @@ class Leases(Table):
         return self._database.write(lambda tx: _release(tx, queues, blocked, now, limit))
 
     @writes
-    def job_start(self, tx: sqlite3.Connection, job_id: str, epoch: int, *, now: datetime) -> Job:
+    def job_start(
+        self,
+        tx: sqlite3.Connection,
+        job_id: str,
+        epoch: int,
+        *,
+        now: datetime,
+        machine_id: str = "",
+    ) -> Job:
+        done = tx.execute(START, (job_id, epoch, machine_id, rows.text(now))).rowcount
         job = records.get(tx, job_id)
-        started = transitions.started(job, epoch, now)
-        records.save(tx, job, started)
-        return started
+        # What is not done is a repeat, or a refusal.
+        return job if done else transitions.started(job, epoch, now, machine_id)
 
     @writes
     def job_finish(
@@ -105,11 +118,13 @@ class Leases(Table):
         *,
         state: JobState,
         now: datetime,
+        machine_id: str = "",
     ) -> Job:
         at = rows.text(now)
-        if not _end(tx, job_id, epoch, ending, state, at):
+        if not _end(tx, job_id, epoch, ending, state, at, machine_id):
             # A repeat, or a refusal.
-            return transitions.finished(records.get(tx, job_id), epoch, ending, state, now)
+            job = records.get(tx, job_id)
+            return transitions.finished(job, epoch, ending, state, now, machine_id)
         *row, is_waited_for = tx.execute(ENDED, (job_id,)).fetchone()
         _end_attempt(tx, row, ending, at)
         if is_waited_for:
@@ -163,8 +178,9 @@ def leases(tx: sqlite3.Connection, machine_id: str = "") -> Sequence[Lease]:
             queue=queue,
             need=rows.need_of(need),
             leased_at=datetime.fromisoformat(leased_at),
+            cancel_requested=bool(cancel_requested),
         )
-        for job_id, epoch, holder, queue, need, leased_at in found
+        for job_id, epoch, holder, queue, need, leased_at, cancel_requested in found
     )
 
 
@@ -182,14 +198,20 @@ def _release(
 
 
 def _end(
-    tx: sqlite3.Connection, job_id: str, epoch: int, ending: Ending, state: JobState, at: str
+    tx: sqlite3.Connection,
+    job_id: str,
+    epoch: int,
+    ending: Ending,
+    state: JobState,
+    at: str,
+    machine_id: str,
 ) -> bool:
     """End a held job, if it can end so."""
     if state not in JOB_ENDED:
         return False
     failed, lost = ending.outcome == "failed", ending.outcome in ("interrupted", "lost")
     how = (state.value, int(failed), int(lost), at, ending.exit_code, rows.column(ending.reason))
-    return tx.execute(END, (job_id, epoch, *how)).rowcount == 1
+    return tx.execute(END, (job_id, epoch, *how, machine_id)).rowcount == 1
 
 
 def _end_attempt(

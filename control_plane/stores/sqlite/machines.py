@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import datetime
 from functools import lru_cache
+from typing import Any, cast
 
 from control_plane.core.model import Lease, Machine
 from control_plane.errors import NotFound
@@ -78,9 +78,9 @@ class Machines(Table):
 
     # A beat that a power cut takes is followed by another one.
     @marks
-    def machine_beat(self, tx: sqlite3.Connection, machine_id: str, *, now: datetime) -> Machine:
-        tx.execute(BEAT, (rows.text(now), machine_id))
-        return _get(tx, machine_id)
+    def machine_beat(self, tx: sqlite3.Connection, machine_id: str, *, now: datetime) -> None:
+        if not tx.execute(BEAT, (rows.text(now), machine_id)).rowcount:
+            raise NotFound(f"there is no machine {machine_id}")
 
 
 def put_machine(tx: sqlite3.Connection, machine: Machine) -> None:
@@ -128,8 +128,17 @@ def machine(row: tuple[str, str | None, str | None]) -> Machine:
 # Its agent's requests, each of which looks at it, are more than its beats.
 @lru_cache(maxsize=16_384)
 def _between_beats(data: str, last_beat_at: str | None, idle_since: str | None) -> Machine:
-    return replace(
-        rows.loads_again(Machine, data),
-        last_beat_at=rows.moment(last_beat_at),
-        idle_since=rows.moment(idle_since),
-    )
+    kept = rows.loads_again(Machine, data)
+    made: Any = _MachineDraft()
+    for name in Machine.__slots__:
+        setattr(made, name, getattr(kept, name))
+    made.last_beat_at = rows.moment(last_beat_at)
+    made.idle_since = rows.moment(idle_since)
+    made.__class__ = Machine
+    return cast("Machine", made)
+
+
+class _MachineDraft:
+    """As in `rows`: `replace` would take four times as long, and a look reads every machine."""
+
+    __slots__ = Machine.__slots__

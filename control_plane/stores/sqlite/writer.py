@@ -19,6 +19,7 @@ from collections.abc import Callable
 from typing import Generic, TypeVar, cast
 
 from control_plane.errors import Unavailable
+from control_plane.stores.sqlite.opening import BUSY_S
 
 R = TypeVar("R")
 Work = Callable[[sqlite3.Connection], R]
@@ -101,6 +102,17 @@ class Writer:
         else:
             self._stand_in_line(turn)
         return turn.answer()
+
+    def write_now(self, work: Work[R]) -> R | None:
+        """Run `work` as one transaction without waiting for anybody, the disk included; None when
+        somebody else is writing, here or in another process."""
+        if not self._busy.acquire(blocking=False):
+            return None
+        self._crowd = 1
+        try:
+            return self._transact_unless_busy(work)
+        finally:
+            self._pass_on()
 
     def sync(self) -> None:
         """What was committed before is on the disk when this returns. Raises `OSError`."""
@@ -250,6 +262,23 @@ class Writer:
         if tx.total_changes != changes:
             self._commits += 1
         return result
+
+    def _transact_unless_busy(self, work: Work[R]) -> R | None:
+        if self._broken is not None:
+            raise self._broken
+        self._wait_for_others(0)
+        try:
+            return self._transact(work)
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+                raise
+            return None
+        finally:
+            self._wait_for_others(BUSY_S)
+
+    def _wait_for_others(self, seconds: float) -> None:
+        """Let a transaction wait so long for those of other processes."""
+        self._tx.execute(f"pragma busy_timeout={seconds * 1000:.0f}")
 
     def _undo(self) -> None:
         if self._tx.in_transaction:

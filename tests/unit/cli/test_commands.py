@@ -89,7 +89,12 @@ GETS: list[tuple[tuple[str, ...], str, Any, tuple[str, ...]]] = [
         },
         ("40", "12s", "1m30s", "1h5m"),
     ),
-    (("server", "status"), "/v1/health", {"status": "ok", "version": "0.1.0"}, ("ok", "0.1.0")),
+    (
+        ("server", "status"),
+        "/v1/health",
+        {"status": "ok", "version": "0.1.0", "installation": "orchctl-4f2c1d"},
+        ("ok", "0.1.0", "orchctl-4f2c1d"),
+    ),
 ]
 
 

@@ -95,7 +95,7 @@ def test_up_and_demo_pass_their_options_on(cli: Cli, monkeypatch: pytest.MonkeyP
     assert cli("up", "--port", "0", "--config", "c.yaml", "--state-dir", "s").code == 0
     assert cli("demo", "--json", "--keep").code == 5
     assert calls == [
-        (Path("s"), 0, Path("c.yaml"), False),
+        (Path("s"), 0, Path("c.yaml"), False, ""),
         {"json_line": True, "keep": True},
     ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -45,7 +46,7 @@ def rested(
     ("error_class", "key"),
     [
         (E.CAPACITY_ZONE, EXACT),
-        (E.CAPACITY_REGION, "aws/us-east-1/*"),
+        (E.CAPACITY_REGION, "aws/us-east-1/*/g6.1x/spot"),
         (E.QUOTA, EXACT),
         (E.AUTH, "aws/*"),
         (E.INVALID, EXACT),
@@ -54,7 +55,8 @@ def rested(
     ],
 )
 def test_what_rests(error_class: ErrorClass, key: str) -> None:
-    """One offer, a region, or the whole cloud: as far as the refusal reaches."""
+    """One offer, the same in its whole region, all of a region, or the whole cloud: as far as the
+    refusal reaches."""
     assert rest_key(offer(), error_class) == key
     assert rested(error_class).key == key
 
@@ -240,3 +242,11 @@ def test_the_last_refusal_is_the_one_that_ended_last() -> None:
     assert last_refusal(offer(), cooldowns) == "Last"
     assert last_refusal(offer(), {EXACT: cooldowns[EXACT]}) == "First"
     assert last_refusal(offer(), {"gcp/*": cooldowns["gcp/*"]}) == ""
+
+
+def test_a_lack_in_a_region_rests_one_type_and_market_in_all_its_zones() -> None:
+    known = {rest.key: rest for rest in [rested(E.CAPACITY_REGION)]}
+    same = offer(zone="us-east-1c")
+    others = [replace(offer(), instance_type="g6.2x"), on_demand(), offer(region="eu-west-1")]
+    assert rests(same, known, NOW)
+    assert not any(rests(each, known, NOW) for each in others)

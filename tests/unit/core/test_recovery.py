@@ -86,6 +86,20 @@ def test_a_launch_whose_id_is_known_is_adopted_as_that_machine() -> None:
     assert found == {"adopted": ["m-1=i-m-1"], "serving": ["m-1"]}
 
 
+@pytest.mark.parametrize("seen", ["pending", "running", "stopping"])
+def test_a_launch_that_goes_on_is_asked_about_and_not_adopted(seen: str) -> None:
+    """What is shown may yet fail for want of room, and only the operation says so."""
+    one = machine("m-1", S.LAUNCHING, age_s=60, provider_id="i-m-1", operation="op-1")
+    found = seeing(one, sighting("m-1", seen))
+    assert found == {"resumed": ["m-1"], "serving": ["m-1"]}
+
+
+def test_a_launch_that_goes_on_for_too_long_is_adopted() -> None:
+    """As a machine that does not boot, it is ended."""
+    one = machine("m-1", S.LAUNCHING, age_s=3600, provider_id="i-m-1", operation="op-1")
+    assert seeing(one, sighting("m-1", "pending"))["adopted"] == ["m-1=i-m-1"]
+
+
 def test_an_adoption_takes_what_the_cloud_says() -> None:
     """The id and the time from which it costs money."""
     one = machine("m-1", S.LAUNCHING, age_s=60)
@@ -474,7 +488,6 @@ def test_a_running_job_is_left_alone() -> None:
         (sighting("m-x", created_at=ago(121)), True),
         (sighting("m-x", created_at=ago(120)), False),  # its record may be on its way
         (sighting("m-x", "pending", created_at=ago(121)), True),
-        (sighting("m-x", "stopping"), False),
         (sighting("m-x", "gone"), False),
         (sighting("", provider_id="i-x"), True),  # the label cannot be read
     ],
@@ -485,6 +498,21 @@ def test_a_machine_of_ours_that_no_record_explains_is_ended(seen: Sighting, reap
     assert told(before) == (
         {"reaped": [seen.provider_id], "wrong": "books-wrong"} if reaped else {}
     )
+
+
+def test_one_that_is_stopping_is_told_to_go_and_stops_nobody_from_buying() -> None:
+    """It may stay stopped for ever, and cost its full price; or it goes by itself in a moment."""
+    before = snapshot(observations=(observation(sighting("m-x", "stopping")),))
+    assert told(before) == {"reaped": ["i-m-x"]}
+
+
+def test_of_two_attempts_the_living_one_is_the_machine() -> None:
+    ending = sighting("m-1", "stopping", provider_id="i-1")
+    living = sighting("m-1", "pending", provider_id="i-2")
+    launching = machine("m-1", state=S.LAUNCHING)
+    before = snapshot(machines=(launching,), observations=(observation(ending, living),))
+    (adoption,) = recover(before).adoptions
+    assert adoption.provider_id == "i-2"
 
 
 def test_a_reap_carries_all_that_is_needed_to_find_the_machine() -> None:

@@ -137,8 +137,11 @@ class CountedIds:
 class FixedPrices:
     """The offers of this world."""
 
-    def offers(self, providers: Sequence[str]) -> Sequence[Offer]:
-        return [each for each in OFFERS if each.provider in providers]
+    def offers(self, clouds: Sequence[CloudPolicy]) -> Sequence[Offer]:
+        return [each for each in OFFERS if each.provider in {cloud.provider for cloud in clouds}]
+
+    def refresh(self, clouds: Sequence[CloudPolicy]) -> None:
+        """They never change."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

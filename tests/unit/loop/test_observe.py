@@ -183,3 +183,20 @@ def test_places_of_a_document_are_listed_once_each() -> None:
     world.apply(policy(pool("l4", clouds=both), pool("more", clouds=both)))
     look(world)
     assert world.provider.calls["observe"] == 1
+
+
+def test_a_machine_is_looked_for_where_it_was_launched_whatever_the_document_says() -> None:
+    world = World("aws")
+    there = CloudPolicy(provider="aws", regions=("us-east-1",), options={"project": "old"})
+    world.apply(policy(pool("l4", clouds=(there,))))
+    world.submit()
+    world.tick()
+    machine_ = world.machine()
+    assert machine_.options == {"project": "old"}
+    assert world.provider.requests[-1].cloud == there
+
+    here = CloudPolicy(provider="aws", regions=("us-west-2",), options={"project": "new"})
+    world.apply(policy(pool("l4", clouds=(here,))))
+    look(world)
+    asked = {(each.regions, *each.options.values()) for each in world.provider.looked[-1]}
+    assert asked == {(("us-east-1",), "old"), (("us-west-2",), "new")}

@@ -252,7 +252,7 @@ def test_a_beat_looks_at_the_jobs_it_is_for_and_at_nothing_else() -> None:
     guest.claim()
     with store.during() as calls:
         guest.beat()
-    assert calls == ["machine_get", "machine_beat", "job_leases", "job_get"]
+    assert calls == ["machine_get", "machine_beat", "job_leases"]
 
 
 def test_a_job_from_its_claim_to_its_end_writes_no_event() -> None:

@@ -213,7 +213,9 @@ def test_a_file_that_a_newer_program_wrote_is_refused_and_not_touched(
     SqliteStore(old).close()
     before = old.read_bytes()
     monkeypatch.setattr(opening, "MIGRATIONS", MIGRATIONS[:1])
-    with pytest.raises(Unavailable, match="schema version 2; this orchctl knows 1") as refused:
+    with pytest.raises(
+        Unavailable, match=f"schema version {len(MIGRATIONS)}; this orchctl knows 1"
+    ) as refused:
         SqliteStore(old)
     assert refused.value.fix == "Run the orchctl that wrote the file, or a newer one."
     assert old.read_bytes() == before
