@@ -301,6 +301,7 @@ def machine_ref(machine: Machine) -> MachineRef:
         region=machine.offer.region,
         zone=machine.offer.zone,
         options=machine.options,
+        launched_at=machine.launched_at,
     )
 
 

@@ -610,6 +610,8 @@ class MachineRef:
     zone: str
     options: Mapping[str, str] = field(default_factory=dict)
     """The cloud's settings it was launched with, such as `project`."""
+    launched_at: datetime | None = None
+    """When the cloud made it, where that is known: listings lag behind."""
 
 
 class Provider(Protocol):

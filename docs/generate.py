@@ -81,7 +81,7 @@ _UNWRITTEN = {
     "regions": "all",
     "subnets": "those of the default VPC",
     "security_groups": "the default one",
-    "instance_profile": "none",
+    "instance_profile": "`orchctl-machine`",
     "role": "as `instance_profile`",
     "image": "one with NVIDIA's driver",
     "public_ip": "as the cloud does",

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from importlib import import_module
 from importlib.metadata import version
 
+from control_plane.core.model import ErrorClass
 from control_plane.errors import ProviderError
 from control_plane.ports import Check
 
@@ -60,6 +62,16 @@ def _found(name: str, find: Callable[[], str], fix: Fix) -> Check:
         return replace(wrong, detail=str(error), fix=fix(error) or AGAIN)
     except Exception as error:  # noqa: BLE001 - whatever it is, the other checks go on
         return replace(wrong, detail=f"{type(error).__name__}: {error}")
+
+
+@contextmanager
+def told_before() -> Iterator[None]:
+    """A right that is missing here was missing when permissions were looked at."""
+    try:
+        yield
+    except ProviderError as error:
+        if error.error_class is not ErrorClass.AUTH:
+            raise
 
 
 def sdk(module: str, package: str, extra: str) -> Check:

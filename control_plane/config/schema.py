@@ -134,7 +134,8 @@ class AwsDoc(_Part):
         examples=[["sg-0abc1234def567890"]],
     )
     instance_profile: Option = optional(
-        "The machines' instance profile, by name or ARN: how they prove who they are.",
+        "The machines' instance profile, by name or ARN: how they prove who they are; unset = "
+        "`orchctl-machine`.",
         examples=["orchctl-machine"],
     )
     role: Option = optional(

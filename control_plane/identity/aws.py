@@ -17,6 +17,9 @@ from control_plane.errors import Denied, Unavailable
 from control_plane.identity.verifier import CLOCK_SKEW, json_object, known, part
 from control_plane.identity.web import Answer, Web
 
+INSTANCE_PROFILE = "orchctl-machine"
+"""That of machines whose document names none."""
+
 BODY = "Action=GetCallerIdentity&Version=2011-06-15"
 HEADERS = frozenset(
     {"authorization", "content-type", "x-amz-date", "x-amz-security-token", "x-orchctl-nonce"}
@@ -77,11 +80,8 @@ def _check_arn(arn: str, machine: Machine) -> None:
 
 def _role(machine: Machine) -> str:
     """The role of the machine's instance profile."""
-    profile = machine.options.get("instance_profile", "").rpartition("/")[2]
-    role = machine.options.get("role", "") or profile
-    if not role:
-        raise Denied("no role is configured for this machine: the document has no instance_profile")
-    return role
+    profile = machine.options.get("instance_profile", INSTANCE_PROFILE).rpartition("/")[2]
+    return machine.options.get("role", "") or profile
 
 
 def _headers(text: str) -> dict[str, str]:

@@ -39,6 +39,10 @@ _SUBNETS_KEPT_S = 600.0
 
 T = TypeVar("T")
 
+INSTANCE_PROFILE = "orchctl-machine"
+"""The instance profile of machines whose document names none: without one they could not prove who
+they are."""
+
 
 def startup(request: LaunchRequest) -> str:
     """The start-up text of the real agent."""
@@ -242,9 +246,7 @@ def _network(options: Mapping[str, str], subnet: str) -> Mapping[str, Any]:
 
 
 def _identity(options: Mapping[str, str]) -> Mapping[str, Any]:
-    profile = options.get("instance_profile", "")
-    if not profile:
-        return {}
+    profile = options.get("instance_profile", INSTANCE_PROFILE)
     return {"IamInstanceProfile": {"Arn" if profile.startswith("arn:") else "Name": profile}}
 
 

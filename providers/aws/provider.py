@@ -8,17 +8,18 @@ two calls apart that the look cannot see yet.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
 from control_plane.core.model import ErrorClass, Leftover, Observation, Offer, Sighting
 from control_plane.core.policy import CloudPolicy
 from control_plane.errors import ProviderError
-from control_plane.ports import Launched, LaunchRequest, MachineRef
+from control_plane.ports import Check, Launched, LaunchRequest, MachineRef
 from providers.aws import ending, labels, launch, listing
 from providers.aws.client import AwsSettings, Client, Clients, side_by_side
 from providers.aws.errors import ENDED, answered, refusal
+from providers.aws.examine import Examination
 from providers.aws.life_limits import LifeLimits
 from providers.aws.listing import Instance, Zones
 from providers.aws.prices import PriceList
@@ -126,7 +127,7 @@ class AwsProvider:
             instance = self._find(ec2, ref)
             if instance is not None:
                 return listing.sighting(instance, ref.region, self._zones.of(ref.region))
-        if self._is_new(ref.provider_id):
+        if self._is_new(ref):
             raise refusal("InvalidInstanceID.NotFound", f"{ref.provider_id} is not known yet")
         return None
 
@@ -155,6 +156,11 @@ class AwsProvider:
         """Delete one of them; nothing happens when it is gone."""
         with answered():
             ending.remove(self._clients.get("ec2", leftover.region), leftover)
+
+    def examine(self, clouds: Sequence[CloudPolicy], offers: Sequence[Offer]) -> Iterator[Check]:
+        """Whether the account is set up for these settings and offers."""
+        looking = Examination(self._clients, self._places, render=self._render, now=self._now)
+        return looking.checks(clouds, offers)
 
     # --------------------------------------------------------------------------------- inside
 
@@ -227,9 +233,9 @@ class AwsProvider:
             known = {**self._made_at, **made_at}
             self._made_at = {instance: at for instance, at in known.items() if at > since}
 
-    def _is_new(self, instance_id: str) -> bool:
+    def _is_new(self, ref: MachineRef) -> bool:
         with self._lock:
-            made_at = self._made_at.get(instance_id)
+            made_at = self._made_at.get(ref.provider_id, ref.launched_at)
         return made_at is not None and self._now() - made_at < _NEW
 
 

@@ -63,6 +63,37 @@ class Client:
                     return None
                 raise
 
+    def account(self) -> str:
+        """Whose credentials these are, as far as they say it themselves."""
+        import google.auth
+
+        with _translated():
+            credentials = self._connection.credentials or google.auth.default()[0]
+        told = (getattr(credentials, name, "") for name in ("service_account_email", "account"))
+        return str(next(filter(None, told), type(credentials).__name__))
+
+    def date(self, project: str) -> str:
+        """The `Date` of an answer about a project: headers are shown to an interceptor only."""
+        from google.cloud import compute_v1
+        from google.cloud.compute_v1.services.projects.transports import rest
+
+        headers: dict[str, str] = {}
+
+        class Interceptor(rest.ProjectsRestInterceptor):
+            def post_get_with_metadata(self, response: Any, metadata: Any) -> Any:
+                headers.update({name.lower(): value for name, value in metadata})
+                return response, metadata
+
+        with _translated():
+            at = {"host": self._connection.endpoint} if self._connection.endpoint else {}
+            transport = rest.ProjectsRestTransport(
+                credentials=self._connection.credentials, interceptor=Interceptor(), **at
+            )
+            asked = {"project": project}
+            with compute_v1.ProjectsClient(transport=transport) as client:
+                client.get(request=asked, retry=None, timeout=self._deadline())
+        return headers.get("date", "")
+
     def _begun(self, service: str, method: str, request: Mapping[str, object]) -> Any:
         called = getattr(self._service(service), method)
         return called(request=request, retry=None, timeout=self._deadline())

@@ -7,7 +7,7 @@ was room shows only when that is done, so a launch goes on in `launch_result`, a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from importlib.metadata import version as installed_version
@@ -17,11 +17,12 @@ from agent_bootstrap.user_data import gcp_startup
 from control_plane.core.model import Leftover, Observation, Offer, Sighting
 from control_plane.core.policy import CloudPolicy
 from control_plane.errors import ProviderError
-from control_plane.ports import Launched, LaunchRequest, MachineRef
+from control_plane.ports import Check, Launched, LaunchRequest, MachineRef
 from providers.gcp import leftovers, names
 from providers.gcp.client import Client, Connection
 from providers.gcp.ending import Deed, History, deed, histories, history
 from providers.gcp.errors import NAME_IS_TAKEN, refusal
+from providers.gcp.examine import Examination
 from providers.gcp.launch import instance, place_of, project_of, request_id
 from providers.gcp.listing import PROVIDER, everywhere, listings, regions_of, shown, sighting
 from providers.gcp.names import Place, region_of
@@ -164,6 +165,10 @@ class GcpProvider:
     def remove(self, leftover: Leftover) -> None:
         """Delete a leftover; nothing happens when it is gone."""
         leftovers.remove(self._client, leftover.id)
+
+    def examine(self, clouds: Sequence[CloudPolicy], offers: Sequence[Offer]) -> Iterator[Check]:
+        """Whether the projects are set up for these settings and offers."""
+        return Examination(self._client, self._now).checks(clouds, offers)
 
     # ------------------------------------------------------------------------------- launches
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from control_plane.core.model import Offer
 from providers.gcp.client import Client
 
-_METRICS: Mapping[str, str] = {
+METRICS: Mapping[str, str] = {
     "L4": "NVIDIA_L4_GPUS",
     "A100": "NVIDIA_A100_GPUS",
     "A100-80GB": "NVIDIA_A100_80GB_GPUS",
@@ -18,7 +18,7 @@ _METRICS: Mapping[str, str] = {
     "P100": "NVIDIA_P100_GPUS",
     "V100": "NVIDIA_V100_GPUS",
 }
-_ALL_GPUS = "GPUS_ALL_REGIONS"
+ALL_GPUS = "GPUS_ALL_REGIONS"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +35,10 @@ class Region:
         have no metric of their own are never barred."""
         if not offer.capacity.gpus:
             return False
-        metric = _METRICS.get(offer.capacity.gpu_name, "")
+        metric = METRICS.get(offer.capacity.gpu_name, "")
         names = (metric, f"PREEMPTIBLE_{metric}")
         found = [self.limits[name] for name in names if name in self.limits]
-        return self.limits.get(_ALL_GPUS) == 0 or (bool(found) and not any(found))
+        return self.limits.get(ALL_GPUS) == 0 or (bool(found) and not any(found))
 
 
 def region(client: Client, project: str, name: str) -> Region:

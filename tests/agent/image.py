@@ -13,7 +13,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from tests.requires import missing
+from tests.requires import no_containers
 
 PODMAN = ["podman", "--runtime", "runc", "--cgroup-manager=cgroupfs"]
 """Works as root also where cgroups are of two versions and limits are locked."""
@@ -53,16 +53,21 @@ NAME = f"localhost/orchctl-test-machine:{_RECIPE}"
 def image() -> str:
     """The image's name, or a skip."""
     if shutil.which("podman") is None or os.geteuid() != 0:
-        missing(f"machines in containers need root and {', '.join(_TOOLS)}; {_INSTALL}")
+        no_containers(f"machines in containers need root and {', '.join(_TOOLS)}; {_INSTALL}")
     if subprocess.run([*PODMAN, "image", "exists", NAME], check=False).returncode:
-        missing("no image of a machine here; make it with: make machine-image")
+        no_containers("no image of a machine here; make it with: make machine-image")
     return NAME
 
 
 def make() -> None:
-    """Make the image, unless it is there."""
-    if subprocess.run([*PODMAN, "image", "exists", NAME], check=False).returncode == 0:
-        return
+    """Make the image, unless it is there, and see that it starts. Raises `CalledProcessError`."""
+    if subprocess.run([*PODMAN, "image", "exists", NAME], check=False).returncode:
+        _make()
+    limits = ("--ulimit=nofile=1024:1024", "--ulimit=nproc=1024:1024")
+    subprocess.run([*PODMAN, "run", "--rm", "--network=host", *limits, NAME, "true"], check=True)
+
+
+def _make() -> None:
     with tempfile.TemporaryDirectory() as directory:
         root = Path(directory)
         command = ["debootstrap", "--variant=minbase", f"--include={_PACKAGES}", "bookworm"]

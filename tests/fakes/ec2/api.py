@@ -48,9 +48,9 @@ class Api(EC2Response):
                 )
             return known[1]
         self._refuse_wrong(asked)
-        zone = self._zone_with_room(asked, zone)
         if asked.get("DryRun"):
             raise DryRunClientError()
+        zone = self._zone_with_room(asked, zone)
         body = self._make(asked, zone)
         if asked.get("ClientToken"):
             self.account.tokens[token] = (fingerprint, body)

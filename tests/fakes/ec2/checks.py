@@ -73,6 +73,8 @@ def answer_problems(service: str, operation: str, body: bytes) -> list[str]:
     if service == "ec2":
         root = ET.fromstring(body)
         return list(_strange(root, found.output_shape, operation)) if found.output_shape else []
+    if model(service).protocol == "query":
+        return list(_strange(ET.fromstring(body)[0], found.output_shape, operation))
     # What is null is as if it were not there.
     told = json.loads(body or b"{}", object_hook=_without_null)
     problem = invalid(told, found.output_shape)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 STATUSES = {
     "AuthFailure": 401,
     "Blocked": 403,
+    "DryRunOperation": 412,
     "ExpiredToken": 403,
     "InsufficientHostCapacity": 500,
     "InsufficientInstanceCapacity": 500,

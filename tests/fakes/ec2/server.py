@@ -1,4 +1,5 @@
-"""The HTTP server: one account behind one port, for EC2, SSM, Service Quotas and Scheduler.
+"""The HTTP server: one account behind one port, for EC2, SSM, Service Quotas and Scheduler, and for
+as much of STS and IAM as tells who somebody is.
 
 Order of a call: faults, then botocore's validation of the request, then the service, then
 botocore's validation of the answer, then the answer is lost or sent.
@@ -36,6 +37,8 @@ _Answer = tuple[int, bytes]
 _HEADERS = "orchctl.headers"
 _MODELS = {"servicequotas": "service-quotas"}
 """botocore's name of a service where it is signed under another one."""
+_QUERY = frozenset({"sts", "iam"})
+"""Services that are asked by forms and answer in XML."""
 
 
 class Ec2Server:
@@ -110,6 +113,11 @@ class Ec2Server:
             operation = form.pop("Action")
             form.pop("Version")
             return operation, ec2_request(operation, form)[1]
+        if service in _QUERY:
+            form = dict(parse_qsl(body.decode()))
+            operation = form.pop("Action")
+            form.pop("Version")
+            return operation, json_request(service, operation, form)
         named = _MODELS.get(service, service)
         if target := environ.get("HTTP_X_AMZ_TARGET", ""):
             operation = target.rpartition(".")[2]
@@ -123,7 +131,11 @@ class Ec2Server:
     ) -> _Answer:
         with self.account.lock:
             self.account.catch_up()
-            if service not in self._apps:
+            if service == "ec2" and operation.startswith("Describe") and b"DryRun=true" in body:
+                return _refusal(service, "DryRunOperation", "Request would have succeeded")
+            if service in _QUERY:
+                status, answer = self._who(operation, dict(parse_qsl(body.decode())))
+            elif service not in self._apps:
                 status, answer = self._beside(operation, region, json.loads(body))
             else:
                 try:
@@ -158,6 +170,22 @@ class Ec2Server:
             value = self.account.stock.quota(region, code)
             return _json({"Quota": {"ServiceCode": "ec2", "QuotaCode": code, "Value": value}})
         return _refusal("ssm", "UnknownOperationException", operation)
+
+    def _who(self, operation: str, asked: Mapping[str, str]) -> _Answer:
+        """STS and IAM."""
+        account = self.account.id
+        if operation == "GetCallerIdentity":
+            arn = f"arn:aws:iam::{account}:user/controller"
+            return _xml(operation, {"UserId": "AIDAEXAMPLE", "Account": account, "Arn": arn})
+        name = asked["InstanceProfileName"]
+        if name not in self.account.profiles:
+            return _refusal("iam", "NoSuchEntity", f"Instance Profile {name} cannot be found.", 404)
+        arn = f"arn:aws:iam::{account}:instance-profile/{name}"
+        dated = {"Path": "/", "CreateDate": "2026-01-01T00:00:00Z"}
+        role = {"RoleName": name, "RoleId": "AROAEXAMPLE", "Arn": f"arn:aws:iam::{account}:role/x"}
+        profile = {"InstanceProfileName": name, "InstanceProfileId": "AIPAEXAMPLE", "Arn": arn}
+        roles = {"Roles": {"member": {**role, **dated}}}
+        return _xml(operation, {"InstanceProfile": {**profile, **dated, **roles}})
 
     # -------------------------------------------------------------------------------- controls
 
@@ -205,6 +233,9 @@ def _code(answer: bytes) -> str:
 
 def _refusal(service: str, code: str, message: str, status: int = 0) -> _Answer:
     status = status or STATUSES.get(code, 400)
+    if service in _QUERY:
+        error = f"<Code>{code}</Code><Message>{message}</Message>"
+        return status, f"<ErrorResponse><Error>{error}</Error></ErrorResponse>".encode()
     if service != "ec2":
         return status, json.dumps({"__type": code, "message": message}).encode()
     text = (
@@ -216,6 +247,18 @@ def _refusal(service: str, code: str, message: str, status: int = 0) -> _Answer:
 
 def _json(answer: object) -> _Answer:
     return 200, json.dumps(answer, default=str).encode()
+
+
+def _xml(operation: str, result: Mapping[str, Any]) -> _Answer:
+    text = _elements({f"{operation}Response": {f"{operation}Result": result}})
+    return 200, text.encode()
+
+
+def _elements(tree: Mapping[str, Any]) -> str:
+    return "".join(
+        f"<{name}>{_elements(inner) if isinstance(inner, Mapping) else inner}</{name}>"
+        for name, inner in tree.items()
+    )
 
 
 def _hang_up(environ: _Environ) -> None:

@@ -112,6 +112,7 @@ class GcpCloud:
         self.silent: set[str] = set()
         self.forbidden: set[str] = set()
         self.withdrawn: set[tuple[str, str]] = set()
+        self.missing: set[str] = set()
         self.quotas: dict[tuple[str, str], float] = {}
         self.spot_usd: dict[tuple[str, str], str] = {}
         self.quota_in_operation = False
@@ -153,6 +154,10 @@ class GcpCloud:
     def withdraw(self, machine_type: str, zone: str) -> None:
         """A zone no longer sells a machine type or a GPU."""
         self.withdrawn.add((zone, machine_type))
+
+    def lose(self, path: str) -> None:
+        """There is no such image, network or subnetwork, by its full path; all others exist."""
+        self.missing.add(path)
 
     def fail_next(
         self,
@@ -425,7 +430,7 @@ class GcpCloud:
 
 
 _CONTROLS = """
-advance set_capacity set_price set_quota withdraw fail_next drop_next_answer slow_next_insert
+advance set_capacity set_price set_quota withdraw lose fail_next drop_next_answer slow_next_insert
 leave_disk_next forbid partial readable forget_operations latency listing_lag preempt host_error
 guest_shutdown self_delete leave_disk reserve_address machines resources
 """

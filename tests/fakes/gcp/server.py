@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+from email.utils import format_datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from urllib.parse import parse_qsl, urlsplit
@@ -76,6 +77,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_DELETE(self) -> None:
         self._handle()
+
+    def date_time_string(self, timestamp: float | None = None) -> str:  # noqa: ARG002
+        """The `Date` of an answer."""
+        return format_datetime(self.server.cloud.clock.now(), usegmt=True)
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002
         """Nothing: a test reads `GcpCloud.calls`."""

@@ -12,7 +12,8 @@ import pytest
 
 from agent_bootstrap.identity import signed_headers
 from control_plane.errors import Denied, Unavailable
-from control_plane.identity.aws import AwsIdentity
+from control_plane.identity.aws import INSTANCE_PROFILE, AwsIdentity
+from providers.aws import launch
 from tests.fakes.metadata.identity import Clouds, Fault
 from tests.fakes.metadata.server import INSTANCE, REGION, ROLE
 from tests.unit.identity.conftest import NONCE, NOW, ON_AWS, Moment, other
@@ -279,9 +280,13 @@ def test_whoever_is_no_session_of_a_role(aws: AwsIdentity, clouds: Clouds, arn: 
         aws.check(ON_AWS, made, NONCE)
 
 
-def test_without_a_role_nobody_can_prove_anything(aws: AwsIdentity, clouds: Clouds) -> None:
-    with pytest.raises(Denied, match="no role is configured"):
-        aws.check(other(ON_AWS, options={}), proof(clouds), NONCE)
+def test_a_document_that_names_no_profile_means_the_usual_one(
+    aws: AwsIdentity, clouds: Clouds
+) -> None:
+    assert INSTANCE_PROFILE == ROLE == launch.INSTANCE_PROFILE
+    aws.check(other(ON_AWS, options={}), proof(clouds), NONCE)
+    with pytest.raises(Denied, match="role"):
+        aws.check(other(ON_AWS, options={"instance_profile": "theirs"}), proof(clouds), NONCE)
 
 
 # ------------------------------------------------------------------------------------ the rest

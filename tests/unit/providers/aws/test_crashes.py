@@ -134,7 +134,7 @@ def test_machine_of_a_lost_answer_is_found_when_the_token_is_forgotten(world: Wo
 
 def test_changed_settings_return_the_machine_that_exists(world: World) -> None:
     first = world.launch()
-    newer = world.request(options={"instance_profile": "orchctl-machine"})
+    newer = world.request(options={"image": "ami-0d1a0000000000001"})
     newer = replace(newer, boot=replace(newer.boot, agent_sha256="1" * 64))
     assert world.open().launch(newer) == first
     assert len(list(world.account.living())) == 1

@@ -34,6 +34,7 @@ def test_spot_launch_says_all_that_it_must(world: World) -> None:
         "ImageId": "ami-0d1a0000000000000",
         "InstanceType": "g4dn.xlarge",
         "InstanceInitiatedShutdownBehavior": "terminate",
+        "IamInstanceProfile": {"Name": "orchctl-machine"},
         "BlockDeviceMappings": [
             {
                 "DeviceName": "/dev/sda1",
@@ -205,6 +206,11 @@ def test_public_address_as_the_settings_say(world: World, public: str) -> None:
 def test_instance_profile_by_name_or_arn(world: World, profile: str, field: str) -> None:
     launched = world.launch(options={"instance_profile": profile})
     assert world.asked(launched)["IamInstanceProfile"] == {field: profile}
+
+
+def test_a_machine_always_has_a_profile_to_prove_itself_by(world: World) -> None:
+    asked = world.asked(world.launch())
+    assert asked["IamInstanceProfile"] == {"Name": "orchctl-machine"}
 
 
 def test_too_long_a_start_up_text_is_refused_and_makes_nothing(world: World) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import string
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -124,6 +125,15 @@ def test_too_new_for_the_listing_is_not_gone(world: World) -> None:
     )
     world.account.advance(30)
     assert world.look(launched).state == "running"
+
+
+def test_too_new_is_not_gone_after_a_restart_either(world: World) -> None:
+    world.account.set_lag(30)
+    launched = world.launch()
+    ref = replace(world.ref(launched), launched_at=launched.at)
+    assert refused(lambda: world.open().sighting(ref)).raw_code == "InvalidInstanceID.NotFound"
+    # A record without the time is one of long ago.
+    assert world.open().sighting(world.ref(launched)) is None
 
 
 def test_end_of_one_that_no_listing_knows_keeps_its_life_limit(world: World) -> None:
