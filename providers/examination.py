@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -12,6 +12,7 @@ from importlib import import_module
 from importlib.metadata import version
 
 from control_plane.core.model import ErrorClass
+from control_plane.core.policy import CloudPolicy
 from control_plane.errors import ProviderError
 from control_plane.ports import Check
 
@@ -48,8 +49,9 @@ def look(
     # A call that hangs must not keep the process from ending, as the threads of a pool would.
     threading.Thread(target=run, name="examine", daemon=True).start()
     looked.wait(deadline_s)
-    if not found[-1].ok or found[-1].detail:
-        yield found[-1]
+    last = found[-1]
+    if not last.ok or last.detail:
+        yield last
 
 
 def _found(name: str, find: Callable[[], str], fix: Fix) -> Check:
@@ -74,10 +76,24 @@ def told_before() -> Iterator[None]:
             raise
 
 
-def sdk(module: str, package: str, extra: str) -> Check:
-    """Whether a cloud's SDK is installed."""
+def merged(clouds: Sequence[CloudPolicy]) -> Sequence[CloudPolicy]:
+    """Settings that differ in nothing but their regions as one: several pools may name the same."""
+    found: list[CloudPolicy] = []
+    for cloud in clouds:
+        same = next((each for each in found if each.options == cloud.options), None)
+        if same is None:
+            found.append(cloud)
+        else:
+            regions = tuple(dict.fromkeys((*same.regions, *cloud.regions)))
+            found[found.index(same)] = replace(same, regions=regions)
+    return found
+
+
+def sdk(extra: str, package: str, *modules: str) -> Check:
+    """Whether a cloud's SDK is installed, which an extra of ours brings."""
     try:
-        import_module(module)
+        for module in modules:
+            import_module(module)
         return Check(name="sdk", ok=True, detail=f"{package} {version(package)}")
     except ImportError as error:
         fix = f"pip install 'orchctl[{extra}]'"

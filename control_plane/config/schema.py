@@ -129,7 +129,7 @@ class AwsDoc(_Part):
         examples=[["subnet-0abc1234def567890"]],
     )
     security_groups: list[Option] = optional(
-        "Security groups, by id; unset = the default one of the VPC.",
+        "Security groups, by id, of any regions; unset = the default one of the VPC.",
         min_length=1,
         examples=[["sg-0abc1234def567890"]],
     )

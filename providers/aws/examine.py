@@ -21,22 +21,27 @@ from control_plane.ports import BootSettings, Check, LaunchRequest
 from providers.aws import launch, quotas
 from providers.aws.client import Clients
 from providers.aws.errors import answered
-from providers.examination import AGAIN, Wrong, clock, look, sdk, unknown
+from providers.examination import AGAIN, Fix, Wrong, clock, look, merged, sdk, told_before, unknown
 
 READS = (
     "DescribeAddresses",
     "DescribeAvailabilityZones",
+    "DescribeImages",
     "DescribeInstanceTypeOfferings",
     "DescribeInstances",
     "DescribeNetworkInterfaces",
+    "DescribeSecurityGroups",
     "DescribeSpotPriceHistory",
     "DescribeSubnets",
     "DescribeVolumes",
 )
-"""What a running fleet reads; each has a dry run. `DescribeImages` is used to look at the image."""
+"""What a running fleet reads; each has a dry run."""
 
+_IMAGES = "arn:aws:ssm:*::parameter/aws/service/deeplearning/*"
 _LET_THROUGH = "DryRunOperation"
-_LOG_IN = "aws sso login  # or `aws configure`; then `aws sts get-caller-identity` tells who you are"
+_LOG_IN = (
+    "aws sso login  # or `aws configure`; then `aws sts get-caller-identity` tells who you are"
+)
 
 Statement = Mapping[str, Any]
 
@@ -51,13 +56,7 @@ class Site:
     """What may be bought there."""
 
     def request(self, now: datetime) -> LaunchRequest:
-        """A launch of the cheapest offer, as it would be asked for. Raises `Wrong` where nothing is
-        sold."""
-        if not self.offers:
-            raise Wrong(
-                f"no pool accepts a machine that is sold in {self.region}",
-                f"take {self.region} out of the document, or let a pool accept more",
-            )
+        """A launch of the cheapest offer, as it would be asked for."""
         machine_id = "m-examine"
         return LaunchRequest(
             machine_id=machine_id,
@@ -96,39 +95,37 @@ class Examination:
         self._date = ""
         """By AWS's clock, at the first answer."""
         self._asked_at = now()
+        self._profile_refused = False
 
     def checks(self, clouds: Sequence[CloudPolicy], offers: Sequence[Offer]) -> Iterator[Check]:
         """All that was found, in the order in which it is best mended."""
-        yield (installed := sdk("botocore", "botocore", "aws"))
+        yield (installed := sdk("aws", "botocore", "botocore"))
         sites = [
             Site(cloud=cloud, region=region, offers=[o for o in offers if o.region == region])
-            for cloud in clouds
+            for cloud in merged(clouds)
             for region in cloud.regions
         ]
         if not installed.ok or not sites:
             return
-        (who,) = look("credentials", partial(self._who, sites[0].region), lambda _: _LOG_IN)
+        (who,) = look("credentials", partial(self._who, sites[0].region), _log_in)
         yield who
         if who.ok:
             yield from self._account(sites)
         yield from clock(self._date, self._asked_at)
 
     def _account(self, sites: Sequence[Site]) -> Iterator[Check]:
-        images = set[str]()
         for site in sites:
-            yield from self._permissions(site, images)
+            yield from self._permissions(site)
         yield unknown("permission ec2:TerminateInstances", "it shows only on a machine of ours")
         for site in sites:
             yield from self._quotas(site)
+        sold = [site for site in sites if site.offers]
+        for site in sold:
+            yield from look(f"image {site.region}", partial(self._image, site), _image_fix(site))
         for site in sites:
-            if site.region in images:
-                name = f"image {site.region}"
-                yield from look(name, partial(self._image, site), partial(_image_fix, site))
-        for site in sites:
-            name = f"network {site.region}"
-            yield from look(name, partial(self._network, site), _may_read)
+            yield from look(f"network {site.region}", partial(self._network, site), _again)
         for cloud in {id(site.cloud): site.cloud for site in sites}.values():
-            yield from self._profile(cloud)
+            yield from look("instance_profile", partial(self._profile, cloud), _again)
 
     # ------------------------------------------------------------------------- who and what
 
@@ -145,47 +142,44 @@ class Examination:
         self._date = _date(answer)
         return str(answer["Arn"])
 
-    def _permissions(self, site: Site, images: set[str]) -> Iterator[Check]:
-        """Adds the region to `images` when its image may be looked at."""
-        region = site.region
-        yield from look(f"permission ec2:Describe* {region}", partial(self._reads, site), _may_read)
-        name = f"permission ssm:GetParameter {region}"
-        named = list(look(name, partial(self._may_name_image, site), _may_name_image))
-        if all(each.ok for each in named):
-            images.add(region)
-        yield from named
+    def _permissions(self, site: Site) -> Iterator[Check]:
+        region, options = site.region, site.cloud.options
+        may_read = _grant([f"ec2:{name}" for name in READS])
+        yield from look(
+            f"permission ec2:Describe* {region}", partial(self._reads, region), may_read
+        )
+        name = options.get("image") or launch.DEFAULT_IMAGE.format(driver="oss")
+        if not name.startswith("ami-"):
+            find = partial(self._may_name_image, region, name)
+            parameter = f"arn:aws:ssm:*:*:parameter{name}" if "image" in options else _IMAGES
+            fix = _grant(["ssm:GetParameter"], parameter)
+            yield from look(f"permission ssm:GetParameter {region}", find, fix)
+        if not site.offers:
+            detail = "no pool accepts a machine that is sold here"
+            yield Check(name=f"offers {region}", ok=True, detail=detail)
+            return
         name = f"permission ec2:RunInstances {region}"
-        yield from look(name, partial(self._dry_run, site), _may_launch)
+        yield from look(name, partial(self._dry_run, site), partial(_may_launch, options))
 
-    def _reads(self, site: Site) -> str:
-        names = list(READS)
-        if site.cloud.options.get("security_groups"):
-            names.append("DescribeSecurityGroups")
-        denied = [name for name in names if not self._may_read(site.region, name)]
-        if denied:
-            actions = [f"ec2:{name}" for name in (*names, "DescribeImages")]
-            raise Wrong(f"denied: {', '.join(denied)}", policy(_allow(actions)))
-        return f"{len(names)} kinds of reads"
-
-    def _may_read(self, region: str, name: str) -> bool:
+    def _reads(self, region: str) -> str:
         from botocore import xform_name
 
-        called = getattr(self._clients.get("ec2", region), xform_name(name))
-        code, error = _dry(called)
-        if code == _LET_THROUGH:
-            return True
-        if error and error.error_class is not ErrorClass.AUTH:
-            raise error
-        return False
+        ec2 = self._clients.get("ec2", region)
+        denied = []
+        for name in READS:
+            error = _dry(getattr(ec2, xform_name(name)))
+            if error and error.error_class is not ErrorClass.AUTH:
+                raise error
+            denied += [f"ec2:{name}"] if error else []
+        if denied:
+            raise Wrong(f"denied: {', '.join(denied)}", policy(_allow(denied)))
+        return f"{len(READS)} kinds of reads"
 
-    def _may_name_image(self, site: Site) -> str:
-        """Says nothing where the image is given by id."""
-        name = launch.image_name(site.request(self._now()))
-        if name.startswith("ami-"):
-            return ""
+    def _may_name_image(self, region: str, name: str) -> str:
+        """Whether there is such a parameter is another check."""
         try:
             with answered():
-                self._clients.get("ssm", site.region).get_parameter(Name=name)
+                self._clients.get("ssm", region).get_parameter(Name=name)
         except ProviderError as error:
             if error.raw_code != "ParameterNotFound":
                 raise
@@ -201,15 +195,17 @@ class Examination:
                     token=token,
                     image=self._places.image(request),
                     subnet=self._places.subnet(request, token),
+                    groups=self._places.groups(request),
                     user_data=self._render(request),
                 )
         except ProviderError:
             return ""
-        code, error = _dry(self._clients.get("ec2", site.region).run_instances, **call)
-        if code == _LET_THROUGH:
+        error = _dry(self._clients.get("ec2", site.region).run_instances, **call)
+        if error is None:
             return f"a dry run of {request.offer.instance_type} was let through"
-        if error and not _about_profile(error):
+        if "IAM Instance Profile" not in str(error):
             raise error
+        self._profile_refused = True
         return ""
 
     # --------------------------------------------------------------------------------- quotas
@@ -218,10 +214,11 @@ class Examination:
         wanted: dict[str, list[Offer]] = {}
         for offer in site.offers:
             wanted.setdefault(quotas.code(offer.market, offer.instance_type), []).append(offer)
+        may_ask = _grant(["servicequotas:GetServiceQuota"])
         for code, offers in sorted(wanted.items()):
             name = f"quota {site.region} {code}".rstrip()
             if code:
-                yield from look(name, partial(self._quota, site.region, code, offers), _may_ask)
+                yield from look(name, partial(self._quota, site.region, code, offers), may_ask)
             else:
                 types = ", ".join(sorted({offer.instance_type for offer in offers}))
                 yield unknown(name, f"there is no quota that is known to count {types}")
@@ -232,7 +229,7 @@ class Examination:
         sizes = sorted((offer.capacity.cpus, offer.instance_type) for offer in offers)
         (least, small), (most, large) = sizes[0], sizes[-1]
         market = "spot" if offers[0].market is Market.SPOT else "on demand"
-        detail = f"{limit:g} vCPUs {market}"
+        detail = f"{limit:.0f} vCPUs {market}"
         if limit < least:
             raise Wrong(
                 f"{detail}; {small} has {least}",
@@ -244,87 +241,79 @@ class Examination:
     # ---------------------------------------------------------------------- image and network
 
     def _image(self, site: Site) -> str:
-        with answered():
+        with told_before(), answered():
             return self._places.image(site.request(self._now())).id
+        return ""
 
     def _network(self, site: Site) -> str:
         wanted = launch.listed(site.cloud.options, "subnets")
         only = {"Name": "subnet-id", "Values": wanted}
         default = {"Name": "default-for-az", "Values": ["true"]}
-        ec2 = self._clients.get("ec2", site.region)
-        with answered():
+        with told_before(), answered():
+            ec2 = self._clients.get("ec2", site.region)
             subnets = ec2.describe_subnets(Filters=[only if wanted else default])["Subnets"]
-        if not subnets:
-            raise _no_subnet(site.region, wanted)
-        self._security_groups(site, subnets[0]["VpcId"])
-        return f"{len(subnets)} subnets; {_way_out(site.cloud.options, subnets)}"
+            if not subnets:
+                raise _no_subnet(site.region, wanted)
+            self._security_groups(site, subnets[0]["VpcId"])
+            return f"{len(subnets)} subnets; {_way_out(site.cloud.options, subnets)}"
+        return ""
 
     def _security_groups(self, site: Site, vpc: str) -> None:
         wanted = launch.listed(site.cloud.options, "security_groups")
         if not wanted:
             return
         only = {"Name": "group-id", "Values": wanted}
-        with answered():
-            ec2 = self._clients.get("ec2", site.region)
-            found = {
-                each["GroupId"]
-                for each in ec2.describe_security_groups(Filters=[only])["SecurityGroups"]
-            }
-        if missing := [each for each in wanted if each not in found]:
+        ec2 = self._clients.get("ec2", site.region)
+        if not ec2.describe_security_groups(Filters=[only])["SecurityGroups"]:
             raise Wrong(
-                f"no security group {', '.join(missing)} in {site.region}",
+                f"no security group {', '.join(wanted)} in {site.region}",
                 f"aws ec2 create-security-group --region {site.region} --vpc-id {vpc} "
                 "--group-name orchctl --description orchctl"
-                "  # and name it under `security_groups`; one that is named must be in each region",
+                "  # and name it under `security_groups` as well",
             )
 
-    def _profile(self, cloud: CloudPolicy) -> Iterator[Check]:
-        yield from look(
-            "instance_profile",
-            lambda: self._found_profile(cloud),
-            lambda error: policy(_allow(["iam:GetInstanceProfile"]))
-            if error.error_class is ErrorClass.AUTH
-            else AGAIN,
-        )
-
-    def _found_profile(self, cloud: CloudPolicy) -> str:
-        name = cloud.options.get("instance_profile", "").rpartition("/")[2]
-        if not name:
-            raise Wrong("none is given: a machine could not prove who it is", make_profile())
+    def _profile(self, cloud: CloudPolicy) -> str:
+        name, role = _profile_and_role(cloud.options)
+        missing = Wrong(f"there is no {name}, or it has no role", make_profile(name, role))
         try:
             with answered():
                 iam = self._clients.get("iam", cloud.regions[0])
                 found = iam.get_instance_profile(InstanceProfileName=name)["InstanceProfile"]
         except ProviderError as error:
-            if error.raw_code == "NoSuchEntity":
-                raise Wrong(f"there is no {name}", make_profile(name)) from error
+            if error.raw_code == "NoSuchEntity" or self._profile_refused:
+                raise missing from error
             if error.error_class is not ErrorClass.AUTH:
                 raise
             return f"not known: these credentials may not look for {name} (iam:GetInstanceProfile)"
         if not found["Roles"]:
-            raise Wrong(f"{name} has no role", make_profile(name))
+            raise missing
+        if (theirs := found["Roles"][0]["RoleName"]) != role:
+            fix = f"clouds:\n  aws:\n    role: {theirs}  # in the document"
+            raise Wrong(f"{name} has the role {theirs}; machines are expected to have {role}", fix)
         return str(found["Arn"])
 
 
 # ----------------------------------------------------------------------------------- dry runs
 
 
-def _dry(called: Callable[..., Any], **parameters: Any) -> tuple[str, ProviderError | None]:
-    """What a dry run was answered with, which always is an error."""
+def _dry(called: Callable[..., Any], **parameters: Any) -> ProviderError | None:
+    """What stands in the way of a call; None = it would have been made."""
     try:
         with answered():
             called(**parameters, DryRun=True)
     except ProviderError as error:
-        return error.raw_code, error
-    return "", None
-
-
-def _about_profile(error: ProviderError) -> bool:
-    return "IAM Instance Profile" in str(error)
+        return None if error.raw_code == _LET_THROUGH else error
+    return None
 
 
 def _date(answer: Mapping[str, Any]) -> str:
     return str(answer.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date", ""))
+
+
+def _profile_and_role(options: Mapping[str, str]) -> tuple[str, str]:
+    """The names of both, as a launch and the check of identities take them."""
+    profile = options.get("instance_profile", launch.INSTANCE_PROFILE).rpartition("/")[2]
+    return profile, options.get("role") or profile
 
 
 def _way_out(options: Mapping[str, str], subnets: Sequence[Mapping[str, Any]]) -> str:
@@ -347,29 +336,33 @@ def _allow(actions: Sequence[str], resource: object = "*", **condition: object) 
     return {**statement, "Condition": condition} if condition else statement
 
 
-def launch_statements() -> Sequence[Statement]:
-    """What RunInstances needs: only machines with a fleet's tag can be made. The `*` for the fleet
-    and for resources can be narrowed."""
+def launch_statements(role: str) -> Sequence[Statement]:
+    """What RunInstances needs: only machines with a fleet's tag can be made, and only with this
+    role. The `*` for the fleet and for what is used can be narrowed."""
     made = ("instance", "volume", "network-interface", "spot-instances-request")
-    used = ("image", "subnet", "security-group", "network-interface")
-    ec2 = "arn:aws:ec2:*:*:"
+    used = ("subnet", "security-group")
     tagged = {"aws:RequestTag/orchctl-fleet": "*"}
-    by_launch = {"ec2:CreateAction": "RunInstances"}
-    to_ec2 = {"iam:PassedToService": "ec2.amazonaws.com"}
-    of_spot = {"iam:AWSServiceName": "spot.amazonaws.com"}
     return (
-        _allow(["ec2:RunInstances"], [f"{ec2}{kind}/*" for kind in made], StringLike=tagged),
-        _allow(["ec2:RunInstances"], [f"arn:aws:ec2:*:*:{k}/*" for k in used[1:3]] + [_IMAGES]),
-        _allow(["ec2:CreateTags"], f"{ec2}*/*", StringEquals=by_launch),
-        _allow(["iam:PassRole"], "arn:aws:iam::*:role/orchctl-machine", StringEquals=to_ec2),
-        _allow(["iam:CreateServiceLinkedRole"], StringEquals=of_spot),
+        _allow(["ec2:RunInstances"], [_any(kind) for kind in made], StringLike=tagged),
+        _allow(["ec2:RunInstances"], ["arn:aws:ec2:*::image/*", *map(_any, used)]),
+        _allow(["ec2:CreateTags"], _any("*"), StringEquals={"ec2:CreateAction": "RunInstances"}),
+        _allow(
+            ["iam:PassRole"],
+            f"arn:aws:iam::*:role/{role}",
+            StringEquals={"iam:PassedToService": "ec2.amazonaws.com"},
+        ),
+        _allow(
+            ["iam:CreateServiceLinkedRole"],
+            StringEquals={"iam:AWSServiceName": "spot.amazonaws.com"},
+        ),
     )
 
 
-_IMAGES = "arn:aws:ec2:*::image/*"
+def _any(kind: str) -> str:
+    return f"arn:aws:ec2:*:*:{kind}/*"
 
 
-def make_profile(name: str = "orchctl-machine") -> str:
+def make_profile(name: str, role: str) -> str:
     """Commands that make a profile whose role may do nothing: it says who a machine is."""
     trust = policy(
         {
@@ -379,48 +372,44 @@ def make_profile(name: str = "orchctl-machine") -> str:
         }
     )
     return (
-        f"aws iam create-role --role-name {name} --assume-role-policy-document '{trust}'"
+        f"aws iam create-role --role-name {role} --assume-role-policy-document '{trust}'"
         f" && aws iam create-instance-profile --instance-profile-name {name}"
         f" && aws iam add-role-to-instance-profile --instance-profile-name {name}"
-        f" --role-name {name}  # and in the document: instance_profile: {name}"
+        f" --role-name {role}"
     )
 
 
-def _may_launch(error: ProviderError) -> str:
-    if error.error_class is ErrorClass.AUTH:
-        return policy(*launch_statements())
-    return "correct what AWS names under `clouds.aws` of the document"
+def _grant(actions: Sequence[str], resource: str = "*") -> Fix:
+    """The statement that a denied look lacks."""
+
+    def fix(error: ProviderError) -> str:
+        denied = error.error_class is ErrorClass.AUTH
+        return policy(_allow(actions, resource)) if denied else AGAIN
+
+    return fix
 
 
-def _may_read(error: ProviderError) -> str:
+def _log_in(error: ProviderError) -> str:
+    return _LOG_IN if error.error_class is ErrorClass.AUTH else AGAIN
+
+
+def _again(_: ProviderError) -> str:
+    return AGAIN
+
+
+def _may_launch(options: Mapping[str, str], error: ProviderError) -> str:
     if error.error_class is not ErrorClass.AUTH:
-        return AGAIN
-    return policy(_allow([f"ec2:{name}" for name in (*READS, "DescribeSecurityGroups")]))
+        return "correct what AWS names under `clouds.aws` of the document"
+    return policy(*launch_statements(_profile_and_role(options)[1]))
 
 
-def _may_name_image(error: ProviderError) -> str:
-    if error.error_class is not ErrorClass.AUTH:
-        return AGAIN
-    parameters = "arn:aws:ssm:*::parameter/aws/service/deeplearning/*"
-    return policy(_allow(["ssm:GetParameter"], parameters))
-
-
-def _may_ask(error: ProviderError) -> str:
-    if error.error_class is not ErrorClass.AUTH:
-        return AGAIN
-    return policy(_allow(["servicequotas:GetServiceQuota"]))
-
-
-def _image_fix(site: Site, error: ProviderError) -> str:
-    if error.error_class is ErrorClass.AUTH:
-        return policy(_allow(["ec2:DescribeImages"]))
-    if error.error_class is not ErrorClass.INVALID:
-        return AGAIN
-    return (
+def _image_fix(site: Site) -> Fix:
+    look_for = (
         f"aws ssm get-parameters-by-path --region {site.region} --recursive "
-        "--path /aws/service/deeplearning/ami/x86_64 --query Parameters[].Name"
+        "--path /aws/service/deeplearning/ami/x86_64 --query 'Parameters[].Name'"
         "  # and name one under `image`, or an image of your own that is in each region"
     )
+    return lambda error: look_for if error.error_class is ErrorClass.INVALID else AGAIN
 
 
 def _no_subnet(region: str, wanted: Sequence[str]) -> Wrong:
@@ -430,6 +419,6 @@ def _no_subnet(region: str, wanted: Sequence[str]) -> Wrong:
         )
     return Wrong(
         f"none of {', '.join(wanted)} is in {region}",
-        f"aws ec2 describe-subnets --region {region} --query Subnets[].SubnetId"
+        f"aws ec2 describe-subnets --region {region} --query 'Subnets[].SubnetId'"
         "  # and add one under `subnets`",
     )

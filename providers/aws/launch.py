@@ -114,13 +114,14 @@ class Kept(Generic[T]):
 
 
 class Places:
-    """Images and subnets of each region."""
+    """Images, subnets and security groups of each region."""
 
     def __init__(self, clients: Clients) -> None:
         self._clients = clients
         self._images: Kept[Image] = Kept(_IMAGE_KEPT_S)
         self._subnets: Kept[Sequence[Subnet]] = Kept(_SUBNETS_KEPT_S)
         self._sold: Kept[frozenset[str]] = Kept(_SUBNETS_KEPT_S)
+        self._groups: Kept[Sequence[str]] = Kept(_SUBNETS_KEPT_S)
 
     def image(self, request: LaunchRequest) -> Image:
         """The image of the settings, an id or an SSM parameter, or else one with drivers."""
@@ -143,6 +144,16 @@ class Places:
             raise refusal("InvalidSubnetID.NotFound", f"no subnet in {place} may be used")
         # The same key takes the same one; others spread.
         return fitting[int(token, 16) % len(fitting)]
+
+    def groups(self, request: LaunchRequest) -> Sequence[str]:
+        """The security groups of the settings that are in this region; none = the VPC's own."""
+        region, wanted = request.offer.region, listed(request.cloud.options, "security_groups")
+        if not wanted:
+            return ()
+        found = self._groups.get((region, *wanted), lambda: self._ask_groups(region, wanted))
+        if not found:
+            raise refusal("InvalidGroup.NotFound", f"none of {', '.join(wanted)} is in {region}")
+        return found
 
     def _fits(self, subnet: Subnet, offer: Offer) -> bool:
         if offer.zone:
@@ -172,6 +183,11 @@ class Places:
         found = [_subnet(each) for page in pages for each in page["Subnets"]]
         return sorted(found, key=lambda each: each.id)
 
+    def _ask_groups(self, region: str, wanted: Sequence[str]) -> Sequence[str]:
+        only = {"Name": "group-id", "Values": list(wanted)}
+        answer = self._clients.get("ec2", region).describe_security_groups(Filters=[only])
+        return sorted(each["GroupId"] for each in answer["SecurityGroups"])
+
     def _ask_zones(self, offer: Offer) -> frozenset[str]:
         answer = self._clients.get("ec2", offer.region).describe_instance_type_offerings(
             LocationType="availability-zone-id",
@@ -197,7 +213,13 @@ def listed(options: Mapping[str, str], name: str) -> list[str]:
 
 
 def parameters(
-    request: LaunchRequest, *, token: str, image: Image, subnet: str, user_data: str
+    request: LaunchRequest,
+    *,
+    token: str,
+    image: Image,
+    subnet: str,
+    groups: Sequence[str],
+    user_data: str,
 ) -> Mapping[str, Any]:
     """The RunInstances call: one machine that takes all it has with it when it ends."""
     disk = {
@@ -217,7 +239,7 @@ def parameters(
         # One hop: a container on the machine cannot speak for it.
         "MetadataOptions": {"HttpTokens": "required", "HttpPutResponseHopLimit": 1},
         "TagSpecifications": _tagged(request),
-        **_network(request.cloud.options, subnet),
+        **_network(request.cloud.options, subnet, groups),
         **_identity(request.cloud.options),
         **_market(request.offer),
     }
@@ -230,17 +252,16 @@ def _tagged(request: LaunchRequest) -> Sequence[Mapping[str, Any]]:
     return [{"ResourceType": kind, "Tags": labels.tags(request)} for kind in kinds]
 
 
-def _network(options: Mapping[str, str], subnet: str) -> Mapping[str, Any]:
-    groups = listed(options, "security_groups")
+def _network(options: Mapping[str, str], subnet: str, groups: Sequence[str]) -> Mapping[str, Any]:
     place = {"SubnetId": subnet} if subnet else {}
     if "public_ip" not in options:
-        return {**place, **({"SecurityGroupIds": groups} if groups else {})}
+        return {**place, **({"SecurityGroupIds": [*groups]} if groups else {})}
     card = {
         "DeviceIndex": 0,
         "DeleteOnTermination": True,
         "AssociatePublicIpAddress": options["public_ip"] == "true",
         **place,
-        **({"Groups": groups} if groups else {}),
+        **({"Groups": [*groups]} if groups else {}),
     }
     return {"NetworkInterfaces": [card]}
 

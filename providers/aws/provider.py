@@ -174,6 +174,7 @@ class AwsProvider:
             token=token,
             image=self._places.image(request),
             subnet=subnet,
+            groups=self._places.groups(request),
             user_data=self._render(request),
         )
         try:

@@ -178,7 +178,8 @@ def _nobodys_key() -> str:
 
 def _network(request: LaunchRequest, place: Place, name: str) -> dict[str, Any]:
     options, tags = request.cloud.options, labels(request)
-    inside: dict[str, Any] = {"subnet": {"id": _resource(request, place, "subnet")}}
+    region = request.offer.region
+    inside: dict[str, Any] = {"subnet": {"id": resource(options, place, region, "subnet")}}
     if options.get("public_ip", "true") == "true":
         # Standard: closed from outside unless a security group opens it.
         inside["publicIPAddressConfiguration"] = {
@@ -193,7 +194,7 @@ def _network(request: LaunchRequest, place: Place, name: str) -> dict[str, Any]:
         "ipConfigurations": [{"name": f"{name}-ipconfig", "properties": inside}],
     }
     if options.get("network_security_group"):
-        group = _resource(request, place, "network_security_group")
+        group = resource(options, place, region, "network_security_group")
         interface["networkSecurityGroup"] = {"id": group}
     return {
         "networkApiVersion": NETWORK_PROFILE_API,
@@ -203,9 +204,9 @@ def _network(request: LaunchRequest, place: Place, name: str) -> dict[str, Any]:
     }
 
 
-def _resource(request: LaunchRequest, place: Place, option: str) -> str:
+def resource(options: Mapping[str, str], place: Place, region: str, option: str) -> str:
     """A resource id of the document, with the region filled in; without a subnet, the one that
     `orchctl-REGION/default` names in the machines' own group."""
-    written = request.cloud.options.get(option) or _DEFAULT_SUBNET
-    filled = written.replace("{region}", request.offer.region)
+    written = options.get(option) or _DEFAULT_SUBNET
+    filled = written.replace("{region}", region)
     return filled.replace("{subscription}", place.subscription).replace("{group}", place.group)

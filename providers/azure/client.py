@@ -6,10 +6,11 @@ waits. Ours has neither: a call is made once, and whoever asked decides what fol
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from decimal import Decimal
@@ -98,6 +99,17 @@ def together(
     return answers, failures
 
 
+def _bearer(token: str) -> str:
+    """The name in a token. It is shown and never believed, so its signature is left alone."""
+    claims = token.split(".")[1] if token.count(".") == 2 else ""
+    try:
+        told = json.loads(base64.urlsafe_b64decode(claims + "=" * (-len(claims) % 4)))
+    except ValueError:
+        return "a token that tells no name"
+    names = (told.get(name) for name in ("upn", "unique_name", "appid", "oid"))
+    return str(next(filter(None, names), "a token that tells no name"))
+
+
 def _late(limit_s: float) -> ProviderError:
     return ProviderError(
         f"no answer within {limit_s:g} s", error_class=ErrorClass.TRANSIENT, raw_code="Timeout"
@@ -178,6 +190,24 @@ class Clients:
         page: Mapping[str, Any] = json.loads(answer.text(), parse_float=Decimal)
         return page
 
+    def account(self) -> str:
+        """Whose credentials these are, as far as their token says. Raises the SDK's errors."""
+        return _bearer(self._credentials().get_token(self.endpoint.scope).token)
+
+    def subscriptions(self) -> tuple[Sequence[str], str]:
+        """The subscriptions that the credentials reach, and the `Date` of Azure's answer. Raises
+        the SDK's errors."""
+        from azure.core.rest import HttpRequest
+
+        url = f"/subscriptions?api-version={_SUBSCRIPTIONS_API}"
+        answer = self.compute("").send_request(HttpRequest("GET", url))
+        answer.raise_for_status()
+        found = list(answer.json()["value"])
+        if more := answer.json().get("nextLink"):
+            found += self.call("", "GET", more)["value"]
+        ids = [str(each["subscriptionId"]).lower() for each in found]
+        return ids, answer.headers.get("Date", "")
+
     # --------------------------------------------------------------------------------- inside
 
     def _connect(self, subscription: str) -> ComputeManagementClient:
@@ -229,8 +259,7 @@ class Clients:
 
     def _only_subscription(self) -> str:
         if not self._own_subscription:
-            page = self.call("", "GET", f"/subscriptions?api-version={_SUBSCRIPTIONS_API}")
-            found = [str(each["subscriptionId"]).lower() for each in page["value"]]
+            found, _ = self.subscriptions()
             if len(found) != 1:
                 raise ProviderError(
                     f"the credentials reach {len(found)} subscriptions: name one in the document",

@@ -7,7 +7,7 @@ label, and when they are found stopped.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
@@ -16,11 +16,12 @@ from time import monotonic
 from control_plane.core.model import Leftover, Observation, Offer, Sighting
 from control_plane.core.policy import CloudPolicy
 from control_plane.errors import ProviderError
-from control_plane.ports import Launched, LaunchRequest, MachineRef
+from control_plane.ports import Check, Launched, LaunchRequest, MachineRef
 from providers.azure import ending, listing
 from providers.azure.body import FLEET, MACHINE, agent_startup
 from providers.azure.client import Clients, Place, parse_id, together
 from providers.azure.errors import told
+from providers.azure.examine import Examination
 from providers.azure.launch import Launch
 from providers.azure.prices import priced, prices
 from providers.azure.quotas import allowed
@@ -135,6 +136,10 @@ class AzureProvider:
     def remove(self, leftover: Leftover) -> None:
         """Remove what was left behind; nothing happens when it is gone."""
         ending.remove(self._clients, leftover)
+
+    def examine(self, clouds: Sequence[CloudPolicy], offers: Sequence[Offer]) -> Iterator[Check]:
+        """Whether the subscriptions are set up for these settings and offers."""
+        return Examination(self._clients, self._now).checks(clouds, offers)
 
     # --------------------------------------------------------------------------------- inside
 

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from google.api_core.exceptions import GoogleAPICallError
     from google.auth.credentials import Credentials
 
+_GOOGLES = "compute.googleapis.com"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Connection:
@@ -85,9 +87,10 @@ class Client:
                 return response, metadata
 
         with _translated():
-            at = {"host": self._connection.endpoint} if self._connection.endpoint else {}
             transport = rest.ProjectsRestTransport(
-                credentials=self._connection.credentials, interceptor=Interceptor(), **at
+                host=self._connection.endpoint or _GOOGLES,
+                credentials=self._connection.credentials,
+                interceptor=Interceptor(),
             )
             asked = {"project": project}
             with compute_v1.ProjectsClient(transport=transport) as client:

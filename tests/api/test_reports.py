@@ -101,7 +101,7 @@ def test_metrics_at_midnight_are_no_error(world: World, client: TestClient) -> N
 
 def test_health_needs_no_token(client: TestClient) -> None:
     answer = client.get("/v1/health", headers={"Authorization": ""})
-    assert answer.json() == {"status": "ok", "version": "0.1.0"}
+    assert answer.json() == {"status": "ok", "version": "0.1.0", "installation": "orchctl"}
 
 
 def test_a_job_s_events_are_its_whole_life(world: World, applied: TestClient) -> None:

@@ -271,6 +271,49 @@ def _delete_key(cloud: AzureCloud, request: Request) -> Answer:
     return Answer(200 if known else 204)
 
 
+# ----------------------------------------------------------------------- what others have made
+
+
+def _get_subnet(cloud: AzureCloud, request: Request) -> Answer:
+    if request.path.lower() not in _group(cloud, request).subnets:
+        raise _not_found(request, "virtualNetworks/subnets", request.names["name"])
+    shown = {"id": request.path, "name": request.names["name"]}
+    return Answer(body={**shown, "properties": {"provisioningState": "Succeeded"}})
+
+
+def _get_security_group(cloud: AzureCloud, request: Request) -> Answer:
+    kind, name = request.names["kind"], request.names["name"]
+    group = _group(cloud, request)
+    if kind != "networkSecurityGroups" or request.path.lower() not in group.security_groups:
+        raise _not_found(request, kind, name)
+    shown = {"id": request.path, "name": name, "location": group.location}
+    return Answer(body=shown, model=f"network:{kind}")
+
+
+def _image_versions(cloud: AzureCloud, request: Request) -> Answer:
+    """Each image has one version; `latest` is a word of launches, and is in no list."""
+    if _image_name(request, "latest") not in cloud.images:
+        raise _no_image(request)
+    return Answer(body=[{"name": "1.0.0", "location": request.names["location"]}])
+
+
+def _get_image(cloud: AzureCloud, request: Request) -> Answer:
+    version = request.names["version"]
+    if _image_name(request, version) not in cloud.images:
+        raise _no_image(request)
+    return Answer(body={"name": version, "location": request.names["location"]})
+
+
+def _image_name(request: Request, version: str) -> str:
+    names = (request.names[each] for each in ("publisherName", "offer", "skus"))
+    return ":".join((*names, version)).lower()
+
+
+def _no_image(request: Request) -> ArmError:
+    text = f"Artifact: VMImage was not found. ({request.path})"
+    return ArmError(404, "NotFound", text)
+
+
 # ------------------------------------------------------------------------------ subscription
 
 
@@ -366,6 +409,10 @@ _HANDLERS: Mapping[str, Callable[[AzureCloud, Request], Answer]] = {
     "network_list": _network,
     "network_delete": _delete_network,
     "operations_get": _operation,
+    "subnets_get": _get_subnet,
+    "network_get": _get_security_group,
+    "virtual_machine_images_list": _image_versions,
+    "virtual_machine_images_get": _get_image,
     "subscriptions_list": _subscriptions,
     "resource_skus_list": _skus,
     "usage_list": _usages,

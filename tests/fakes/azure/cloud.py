@@ -64,6 +64,7 @@ class Group:
     parts: dict[tuple[str, str], Part] = field(default_factory=dict)
     keys: dict[str, dict[str, Any]] = field(default_factory=dict)
     subnets: set[str] = field(default_factory=set)
+    security_groups: set[str] = field(default_factory=set)
 
     def remove_part(self, part: Part) -> None:
         """It goes, and what hung on it hangs on nothing."""
@@ -155,6 +156,12 @@ class AzureCloud:
 
     def add_subnet(self, group: str, subnet: str) -> None:
         self.groups[group.lower()].subnets.add(subnet.lower())
+
+    def remove_subnet(self, group: str, subnet: str) -> None:
+        self.groups[group.lower()].subnets.remove(subnet.lower())
+
+    def add_security_group(self, group: str, security_group: str) -> None:
+        self.groups[group.lower()].security_groups.add(security_group.lower())
 
     def set_capacity(
         self,

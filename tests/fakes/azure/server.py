@@ -10,6 +10,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Mapping
+from email.utils import format_datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import TracebackType
@@ -25,7 +26,8 @@ _PRICES = "/api/retail/prices"
 _CONTROL = "/_control/"
 _CONTROLS = frozenset(
     {
-        *("add_group", "add_subnet", "set_capacity", "set_quota", "withhold", "set_price"),
+        *("add_group", "add_subnet", "remove_subnet", "add_security_group"),
+        *("set_capacity", "set_quota", "withhold", "set_price"),
         *(
             "fail_next",
             "lose_next_call",
@@ -185,6 +187,10 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
+
+    def date_time_string(self, timestamp: float | None = None) -> str:
+        """The `Date` of an answer."""
+        return format_datetime(self.server.fake.cloud.clock.now(), usegmt=True)
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002
         """The fake is silent."""

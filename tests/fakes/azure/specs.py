@@ -54,6 +54,13 @@ def operations() -> tuple[Operation, ...]:
         _operation("disks_delete", "DELETE", f"{_DISKS}/{{name}}", DISK_API),
         _operation("network_list", "GET", f"{_NETWORK}/{{kind}}", NETWORK_API),
         _operation("network_delete", "DELETE", f"{_NETWORK}/{{kind}}/{{name}}", NETWORK_API),
+        _operation(
+            "subnets_get",
+            "GET",
+            f"{_NETWORK}/virtualNetworks/{{network}}/subnets/{{name}}",
+            NETWORK_API,
+        ),
+        _operation("network_get", "GET", f"{_NETWORK}/{{kind}}/{{name}}", NETWORK_API),
         _operation("subscriptions_list", "GET", "/subscriptions", "2022-12-01"),
         _operation(
             "operations_get",

@@ -78,7 +78,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_DELETE(self) -> None:
         self._handle()
 
-    def date_time_string(self, timestamp: float | None = None) -> str:  # noqa: ARG002
+    def date_time_string(self, timestamp: float | None = None) -> str:
         """The `Date` of an answer."""
         return format_datetime(self.server.cloud.clock.now(), usegmt=True)
 

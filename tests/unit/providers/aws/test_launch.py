@@ -199,6 +199,16 @@ def test_public_address_as_the_settings_say(world: World, public: str) -> None:
     assert ("PublicIpAddress" in found["Reservations"][0]["Instances"][0]) is (public == "true")
 
 
+def test_security_groups_of_all_regions_may_be_named_together(world: World) -> None:
+    here, there = (
+        world.provider._clients.get("ec2", region).describe_security_groups()["SecurityGroups"][0]
+        for region in ("us-east-1", "eu-west-1")
+    )
+    named = f"{there['GroupId']}, {here['GroupId']}"
+    launched = world.launch(options={"security_groups": named})
+    assert world.asked(launched)["SecurityGroupIds"] == [here["GroupId"]]
+
+
 @pytest.mark.parametrize(
     ("profile", "field"),
     [("orchctl-machine", "Name"), ("arn:aws:iam::1:instance-profile/orchctl-machine", "Arn")],
