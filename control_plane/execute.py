@@ -72,6 +72,11 @@ UNKNOWN_TRIES = 3
 no machine either, it is taken for a lack of capacity."""
 
 
+ACT_S = 20.0
+"""So long a look calls clouds; what is left by then is taken up by the next one, which sees what has
+happened meanwhile. The intents are durable, so nothing is forgotten or bought twice."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LaunchSettings:
     """What a new machine is told."""
@@ -165,16 +170,26 @@ class _Run:
         self.rests = rests
         self.done = Done()
         self.fenced_out = False
+        self._act_until = self._now() + timedelta(seconds=ACT_S)
 
     # ---------------------------------------------------------------------- isolation
 
     def settle(self, action: Action) -> None:
         """Carry out one action that buys nothing; what goes wrong stays in its row."""
+        if isinstance(action, (Terminate, Reap)) and self._late():
+            return
         self._guarded(self._subject(action), lambda: self._act(action))
 
     def launch(self, machine_id: str) -> None:
         """Take one launch as far as it goes in this tick."""
-        self._guarded(machine_id, lambda: self._launch(machine_id))
+        if not self._late():
+            self._guarded(machine_id, lambda: self._launch(machine_id))
+
+    def _late(self) -> bool:
+        """Whether the next look is to go on."""
+        late = self._now() > self._act_until
+        self.done.unsettled |= late
+        return late
 
     def intend(self, launch: Launch) -> str:
         """Make the intent of a launch durable and return the machine's id; empty when it failed."""

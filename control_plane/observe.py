@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import Executor
+from concurrent.futures import Executor, wait
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
@@ -34,6 +34,9 @@ from control_plane.ports import Ids, MachineRef, PriceBook, Provider, Store
 from control_plane.throttle import Rests
 
 _SET_UP = "it needs the cloud's SDK (docs/clouds.md), and an address for machines (--public-url)"
+
+PRICES_S = 1.0
+"""So long a look waits for the prices of the day."""
 
 COUNTED_MIN, COUNTED_MAX = 500, 10_000
 """Of one kind of waiting jobs at least and at most so many are counted. Fewer than the minimum
@@ -81,8 +84,8 @@ class Eyes:
         declared = merged(policy.clouds)
         prices = [self.pool.submit(self.prices.refresh, [cloud]) for cloud in declared if look]
         seen = self._observe(declared, view, now, look=look)
-        for asked in prices:
-            asked.result()
+        # What takes longer comes into the next look: no decision waits for a price list.
+        wait(prices, timeout=PRICES_S)
         fleet = self.store.fleet_read(sure=sure)
         elsewhere = _elsewhere(declared, _of(view, fleet[0]))
         if elsewhere:

@@ -47,7 +47,6 @@ class TimeOrderedIds:
         return f"{prefix}-{base32(moment, TIME_DIGITS)}{base32(secrets.randbits(20), 4)}"
 
 
-_NEVER = datetime.min.replace(tzinfo=UTC)
 _ASK_AGAIN = timedelta(minutes=1)
 """After a provider did not answer: prices are needed at every look, but a cloud that is in trouble
 is not asked that often."""
@@ -71,25 +70,39 @@ class LivePrices:
         self._now = now
         self._keep = keep
         self._lock = threading.Lock()
-        self._known: dict[str, tuple[datetime, Sequence[Offer]]] = {}
+        self._due: dict[str, datetime] = {}
+        """When each cloud is to be asked again."""
+        self._known: dict[str, Sequence[Offer]] = {}
 
     def offers(self, clouds: Sequence[CloudPolicy]) -> Sequence[Offer]:
         return [offer for cloud in merged(clouds) for offer in self._of(cloud)]
 
     def refresh(self, clouds: Sequence[CloudPolicy]) -> None:
         for cloud in merged(clouds):
-            asked_at, known = self._last(cloud)
-            now = self._now()
-            if cloud.provider not in self._providers or now - asked_at < self._keep:
+            if cloud.provider not in self._providers or not self._is_due(cloud):
                 continue
             try:
-                self._keep_offers(cloud, now, self._providers[cloud.provider].offers([cloud]))
+                fresh = self._providers[cloud.provider].offers([cloud])
             except Exception:  # noqa: BLE001 - one that fails in any way keeps its last offers
-                self._keep_offers(cloud, now + _ASK_AGAIN - self._keep, known)
+                with self._lock:
+                    self._due[repr(cloud)] = self._now() + _ASK_AGAIN
+            else:
+                with self._lock:
+                    self._known[repr(cloud)] = fresh
+
+    def _is_due(self, cloud: CloudPolicy) -> bool:
+        """Whether a cloud is to be asked now; whoever hears so asks, and nobody else."""
+        now, name = self._now(), repr(cloud)
+        with self._lock:
+            if now < self._due.get(name, now):
+                return False
+            self._due[name] = now + self._keep
+            return True
 
     def _of(self, cloud: CloudPolicy) -> Sequence[Offer]:
-        asked_at, known = self._last(cloud)
-        if asked_at > _NEVER:
+        with self._lock:
+            known = self._known.get(repr(cloud))
+        if known is not None:
             return known
         provider = self._providers.get(cloud.provider)
         if provider is None:
@@ -98,11 +111,3 @@ class LivePrices:
             return provider.offers([])
         except Exception:  # noqa: BLE001 - what it sells is unknown, whatever went wrong
             return ()
-
-    def _last(self, cloud: CloudPolicy) -> tuple[datetime, Sequence[Offer]]:
-        with self._lock:
-            return self._known.get(repr(cloud), (_NEVER, ()))
-
-    def _keep_offers(self, cloud: CloudPolicy, at: datetime, offers: Sequence[Offer]) -> None:
-        with self._lock:
-            self._known[repr(cloud)] = (at, offers)

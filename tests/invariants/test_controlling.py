@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from control_plane import execute
 from control_plane.core.lifecycle import COUNTED
 from control_plane.core.model import MachineState
 from control_plane.errors import FencedOut
@@ -307,9 +308,12 @@ def test_28_a_controller_that_woke_up_late_ends_no_machine_either() -> None:
     assert world.provider.calls["terminate"] == 1
 
 
-def test_28_a_controller_that_works_for_long_renews_its_lease() -> None:
-    """Ten launches of half a minute each: nobody takes over in the middle, and the generation stays
-    what it was."""
+def test_28_a_controller_that_works_for_long_renews_its_lease(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Ten launches of half a minute each, were they all made in one look: nobody takes over in the
+    middle, and the generation stays what it was."""
+    monkeypatch.setattr(execute, "ACT_S", 600.0)
     world = small_world(high=10)
     world.submit(10)
     others: list[object] = []
@@ -475,6 +479,34 @@ def test_30_terminating_is_repeated_and_told_for_as_long_as_it_lasts() -> None:
     assert world.provider.calls["terminate"] > 100
     (complaint,) = world.events("action-failed")
     assert complaint.subject == guest.vm.machine_id
+
+
+def test_30_a_look_calls_clouds_for_a_while_and_the_next_one_goes_on() -> None:
+    """A cloud that takes seconds for each call keeps nobody from the next look: what is left is
+    done by that one, and nothing is bought twice."""
+    world = small_world(high=12)
+    for _ in range(12):
+        world.submit()
+    world.provider.before = lambda call: world.clock.advance(6) if call == "launch" else None
+    world.tick()
+    asked = world.provider.calls["launch"]
+    assert 3 <= asked <= 5
+    assert world.states().count(S.PLANNED) == 12 - asked
+    for _ in range(4):
+        world.tick()
+    assert world.states() == [S.BOOTING] * 12
+    assert world.provider.calls["launch"] == len(world.alive()) == 12
+
+    world.provider.before = lambda call: world.clock.advance(6) if call == "terminate" else None
+    first = {machine_.id for machine_ in world.store.machine_list()}
+    for machine_id in first:
+        world.fleet.terminate(machine_id)
+    world.tick()
+    assert 3 <= world.provider.calls["terminate"] <= 5
+    for _ in range(8):
+        world.tick()
+        world.clock.advance(60)
+    assert not first & {vm.machine_id for vm in world.alive()}
 
 
 def test_30_a_launch_that_never_ends_is_given_up() -> None:

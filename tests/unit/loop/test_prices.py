@@ -106,3 +106,22 @@ def test_settings_of_one_account_are_asked_once_for_all_regions() -> None:
         other,
         everywhere,
     )
+
+
+def test_a_cloud_that_takes_its_time_is_asked_by_one_only() -> None:
+    counter = Counter()
+    inner: list[int] = []
+
+    class Slow(Shop):
+        def offers(self, clouds: Sequence[CloudPolicy] = ()) -> Sequence[Offer]:
+            if clouds:
+                counter.book.refresh([AWS])  # as another look would, meanwhile
+                inner.append(len(self.asked))
+            return super().offers(clouds)
+
+    counter.shop = Slow()
+    counter.book = LivePrices({"aws": counter.shop}, lambda names: [], lambda: counter.at)
+    counter.book.refresh([AWS])
+    assert inner == [0]
+    assert counter.shop.asked == [[AWS]]
+    assert counter.sold() == [TODAY]
