@@ -73,8 +73,8 @@ no machine either, it is taken for a lack of capacity."""
 
 
 ACT_S = 20.0
-"""So long a look calls clouds; what is left by then is taken up by the next one, which sees what has
-happened meanwhile. The intents are durable, so nothing is forgotten or bought twice."""
+"""So long a look calls clouds; what is left by then is taken up by the next one, which sees what
+has happened meanwhile. The intents are durable, so nothing is forgotten or bought twice."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -313,6 +313,15 @@ def test_a_writer_that_is_interrupted_leaves_the_others_with_an_answer(bench: Be
     assert bench.add("b") == 1
 
 
+@pytest.fixture
+def _interruptible() -> Iterator[None]:
+    """Whoever starts a program in the background may have told it to ignore interrupts."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_interruptible")
 def test_who_is_interrupted_in_line_leaves_it(bench: Bench) -> None:
     main, busy = threading.get_ident(), bench.busy()
     behind: list[Future[int]] = []
@@ -332,6 +341,7 @@ def test_who_is_interrupted_in_line_leaves_it(bench: Bench) -> None:
     assert bench.words() == ["behind"]
 
 
+@pytest.mark.usefixtures("_interruptible")
 def test_who_is_interrupted_while_being_woken_passes_its_turn_on(bench: Bench) -> None:
     busy = bench.busy()
     behind: list[Future[int]] = []
