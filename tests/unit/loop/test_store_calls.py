@@ -9,7 +9,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import pytest
+
 from agent_bootstrap import wire
+from control_plane import execute
 from control_plane.core.model import JobState
 from control_plane.core.policy import Autoscaler
 from control_plane.kept import KEPT_FOR
@@ -128,8 +131,12 @@ def test_an_acting_look_takes_the_lease_late_and_gives_it_back() -> None:
     assert calls.count("lease_take") == 1
 
 
-def test_a_look_that_acts_for_long_renews_its_lease_now_and_then() -> None:
-    """Ten launches of half a minute each: at the start and three times on the way."""
+def test_a_look_that_acts_for_long_renews_its_lease_now_and_then(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Ten launches of half a minute each, were they all made in one look: at the start and three
+    times on the way."""
+    monkeypatch.setattr(execute, "ACT_S", 600.0)
     world, store = recorded(l4(high=10))
     world.submit(10)
 
