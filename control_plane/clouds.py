@@ -10,13 +10,12 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from importlib.util import find_spec
 
-from agent_bootstrap.user_data import cloud_startup
 from control_plane.identity.aws import AwsIdentity
 from control_plane.identity.azure import AzureIdentity
 from control_plane.identity.gcp import GcpIdentity
 from control_plane.identity.verifier import Verifier
 from control_plane.identity.web import Web
-from control_plane.ports import LaunchRequest, Provider
+from control_plane.ports import Provider
 from providers.aws.provider import AwsProvider
 from providers.azure.client import Clients, Endpoint
 from providers.azure.provider import AzureProvider
@@ -41,9 +40,9 @@ def cloud_providers(now: Callable[[], datetime]) -> Mapping[str, Provider]:
     """Those of AWS, Google Cloud and Azure whose SDK is installed; it finds the credentials of this
     computer."""
     made: Mapping[str, Callable[[], Provider]] = {
-        "aws": lambda: AwsProvider(render=startup, now=now),
-        "azure": lambda: AzureProvider(Clients(Endpoint()), render=startup, now=now),
-        "gcp": lambda: GcpProvider(render=startup, now=now),
+        "aws": lambda: AwsProvider(now=now),
+        "azure": lambda: AzureProvider(Clients(Endpoint()), now=now),
+        "gcp": lambda: GcpProvider(now=now),
     }
     return {name: make() for name, make in made.items() if _installed(_SDKS[name])}
 
@@ -67,18 +66,3 @@ def _installed(module: str) -> bool:
         return find_spec(module) is not None
     except ModuleNotFoundError:  # not even the package it is in
         return False
-
-
-def startup(request: LaunchRequest) -> str:
-    """The start-up text of a cloud's machine."""
-    boot = request.boot
-    return cloud_startup(
-        request.offer.provider,
-        server_url=boot.server_url,
-        machine_id=boot.machine_id,
-        fleet=boot.fleet,
-        pool=boot.pool,
-        agent_sha256=boot.agent_sha256,
-        boot_timeout_s=boot.boot_timeout_s,
-        max_lifetime_s=boot.max_lifetime_s,
-    )

@@ -16,7 +16,6 @@ from datetime import timedelta
 from email.utils import parsedate_to_datetime
 from typing import Any, Generic, TypeVar
 
-from agent_bootstrap.user_data import aws_startup
 from control_plane.core.model import Market, Offer
 from control_plane.ports import LaunchRequest
 from providers.aws import labels
@@ -42,20 +41,6 @@ T = TypeVar("T")
 INSTANCE_PROFILE = "orchctl-machine"
 """The instance profile of machines whose document names none: without one they could not prove who
 they are."""
-
-
-def startup(request: LaunchRequest) -> str:
-    """The start-up text of the real agent."""
-    boot = request.boot
-    return aws_startup(
-        server_url=boot.server_url,
-        machine_id=boot.machine_id,
-        fleet=boot.fleet,
-        pool=boot.pool,
-        agent_sha256=boot.agent_sha256,
-        boot_timeout_s=boot.boot_timeout_s,
-        max_lifetime_s=boot.max_lifetime_s,
-    )
 
 
 def client_token(request: LaunchRequest) -> str:

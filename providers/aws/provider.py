@@ -24,6 +24,7 @@ from providers.aws.life_limits import LifeLimits
 from providers.aws.listing import Instance, Zones
 from providers.aws.prices import PriceList
 from providers.catalog.loader import load_offers
+from providers.startup import agent_startup
 
 Render = Callable[[LaunchRequest], str]
 """Makes the start-up text of a machine, at most 16,384 bytes."""
@@ -52,7 +53,7 @@ class AwsProvider:
         self,
         settings: AwsSettings | None = None,
         *,
-        render: Render = launch.startup,
+        render: Render = agent_startup,
         catalogue: Callable[[], Sequence[Offer]] = _shipped,
         now: Callable[[], datetime] = _utc_now,
     ) -> None:

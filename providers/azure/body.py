@@ -10,7 +10,7 @@ import struct
 from collections.abc import Mapping
 from typing import Any
 
-from agent_bootstrap.user_data import AZURE_BYTES_MAX, azure_startup
+from agent_bootstrap.user_data import AZURE_BYTES_MAX
 from control_plane.core.model import ErrorClass, Market
 from control_plane.errors import ProviderError
 from control_plane.ports import LaunchRequest
@@ -79,20 +79,6 @@ def labels(request: LaunchRequest) -> dict[str, str]:
 def is_of(tags: Mapping[str, str], request: LaunchRequest) -> bool:
     """Whether a virtual machine is the one of this request."""
     return (tags.get(FLEET), tags.get(KEY)) == (request.boot.fleet, request.key)
-
-
-def agent_startup(request: LaunchRequest) -> str:
-    """The start-up text of the real agent. There is no secret in it."""
-    boot = request.boot
-    return azure_startup(
-        server_url=boot.server_url,
-        machine_id=boot.machine_id,
-        fleet=boot.fleet,
-        pool=boot.pool,
-        agent_sha256=boot.agent_sha256,
-        boot_timeout_s=boot.boot_timeout_s,
-        max_lifetime_s=boot.max_lifetime_s,
-    )
 
 
 def vm_body(request: LaunchRequest, place: Place, startup: str) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from control_plane.core.policy import CloudPolicy
 from control_plane.errors import ProviderError
 from control_plane.ports import Check, Launched, LaunchRequest, MachineRef
 from providers.azure import ending, listing
-from providers.azure.body import FLEET, MACHINE, agent_startup
+from providers.azure.body import FLEET, MACHINE
 from providers.azure.client import Clients, Place, parse_id, together
 from providers.azure.errors import told
 from providers.azure.examine import Examination
@@ -26,6 +26,7 @@ from providers.azure.launch import Launch
 from providers.azure.prices import priced, prices
 from providers.azure.quotas import allowed
 from providers.catalog.loader import load_offers
+from providers.startup import agent_startup
 
 
 def _utc_now() -> datetime:

@@ -13,7 +13,6 @@ from datetime import UTC, datetime
 from importlib.metadata import version as installed_version
 from typing import Any
 
-from agent_bootstrap.user_data import gcp_startup
 from control_plane.core.model import Leftover, Observation, Offer, Sighting
 from control_plane.core.policy import CloudPolicy
 from control_plane.errors import ProviderError
@@ -27,22 +26,9 @@ from providers.gcp.launch import instance, place_of, project_of, request_id
 from providers.gcp.listing import PROVIDER, everywhere, listings, regions_of, shown, sighting
 from providers.gcp.names import Place, region_of
 from providers.gcp.prices import Shop, catalogue
+from providers.startup import agent_startup
 
 _SIDE_BY_SIDE = 8
-
-
-def real_startup(request: LaunchRequest) -> str:
-    """The start-up text of the real agent."""
-    boot = request.boot
-    return gcp_startup(
-        server_url=boot.server_url,
-        machine_id=boot.machine_id,
-        fleet=boot.fleet,
-        pool=boot.pool,
-        agent_sha256=boot.agent_sha256,
-        boot_timeout_s=boot.boot_timeout_s,
-        max_lifetime_s=boot.max_lifetime_s,
-    )
 
 
 def _utc_now() -> datetime:
@@ -59,7 +45,7 @@ class GcpProvider:
         self,
         connection: Connection | None = None,
         *,
-        render: Callable[[LaunchRequest], str] = real_startup,
+        render: Callable[[LaunchRequest], str] = agent_startup,
         patience_s: float = 25.0,
         version: str = "",
         now: Callable[[], datetime] = _utc_now,

@@ -11,6 +11,7 @@ import pytest
 from control_plane.core.model import ErrorClass, Market, Offer
 from control_plane.ports import Launched
 from providers.aws import launch
+from providers.startup import agent_startup
 from tests.unit.providers.aws.world import (
     REGION,
     World,
@@ -86,7 +87,7 @@ def test_start_up_text_arrives_as_it_was_rendered(world: World) -> None:
     world.provider.launch(with_token)
     (machine,) = world.account.machines()
     text = machine["user_data"]
-    assert text == launch.startup(request)
+    assert text == agent_startup(request)
     assert text.startswith("#!")
     assert "https://orchctl.example" in text
     assert "one-time-4c1f0a" not in text

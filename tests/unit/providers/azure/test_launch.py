@@ -12,9 +12,10 @@ import pytest
 from control_plane.core.model import ErrorClass, Market
 from control_plane.errors import ProviderError
 from control_plane.ports import Launched, LaunchRequest
-from providers.azure.body import agent_startup, vm_body, vm_name
+from providers.azure.body import vm_body, vm_name
 from providers.azure.client import Place
 from providers.azure.provider import AzureProvider
+from providers.startup import agent_startup
 from tests.fakes.azure import checks, specs
 from tests.fakes.azure.cloud import SUBSCRIPTION
 from tests.fakes.azure.connection import startup
