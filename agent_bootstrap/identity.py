@@ -37,12 +37,25 @@ def proof(cloud: str, nonce: str, server_url: str, metadata_url: str) -> Dict[st
 
 # ------------------------------------------------------------------------------------------ AWS
 
+MACHINE_TAG = "orchctl-machine"
+
+
+def machine_of_tag(metadata_url: str) -> str:
+    """The id that the control plane gave this machine of AWS, from the machine's own tag: for one
+    whose start-up text is that of others too. Raises as `proof`."""
+    root = metadata_url.rstrip("/") + "/latest/"
+    return _ask("GET", root + "meta-data/tags/instance/" + MACHINE_TAG, _session(root))
+
+
+def _session(root: str) -> Dict[str, str]:
+    ttl = {"X-aws-ec2-metadata-token-ttl-seconds": "60"}
+    return {"X-aws-ec2-metadata-token": _ask("PUT", root + "api/token", ttl)}
+
 
 def _aws(nonce: str, _server_url: str, metadata_url: str) -> Dict[str, str]:
     """A signed question to AWS who we are, for the control plane to ask in our place."""
     root = metadata_url + "/latest/"
-    ttl = {"X-aws-ec2-metadata-token-ttl-seconds": "60"}
-    session = {"X-aws-ec2-metadata-token": _ask("PUT", root + "api/token", ttl)}
+    session = _session(root)
     region = _ask("GET", root + "meta-data/placement/region", session)
     roles = root + "meta-data/iam/security-credentials/"
     role = _ask("GET", roles, session).split()[:1]

@@ -284,8 +284,9 @@ def cloud_startup(
 
     Arms the timers, fetches the agent from the server, and runs it only with the right SHA-256. The
     machine is gone when the agent ends, when it has not registered within `boot_timeout_s`, and a
-    minute after `max_lifetime_s`, counted from the first boot. `api_url` is where the cloud's
-    machines are deleted, if that is not the usual place."""
+    minute after `max_lifetime_s`, counted from the first boot. Without a `machine_id`, at AWS, the
+    text is the same for many machines, and each finds its id among its own tags. `api_url` is where
+    the cloud's machines are deleted, if that is not the usual place."""
     return _CLOUD.format(
         cloud=cloud,
         server=shlex.quote(server_url.rstrip("/")),

@@ -141,6 +141,9 @@ class Claimed:
     jobs: List[Work] = field(default_factory=list)
     drain: bool = False
     """Take nothing more: finish what runs, then leave."""
+    taken_in_s: float = -1.0
+    """The cloud takes the machine after this long, as the control plane has heard: the same as a
+    notice that the agent sees itself, and not to be reported. Negative = nothing is known of it."""
     advice: Advice = field(default_factory=Advice)
 
 
@@ -163,6 +166,8 @@ class Beaten:
     drain: bool = False
     end: bool = False
     """End the machine now (after giving back what runs)."""
+    taken_in_s: float = -1.0
+    """As in `Claimed`."""
     advice: Advice = field(default_factory=Advice)
 
 

@@ -165,14 +165,11 @@ class Worker:
             self._interrupt(notice, shutdown.INTERRUPTED)
 
     def _interrupt(self, notice: Notice, code: int) -> None:
-        seconds = max(notice.seconds_left, 0.0)
-        grace_s = seconds - min(REPORT_S, seconds / 4)
-        text = "%s notice, %.0f s left" % (notice.kind, seconds)
         if not self._client.token:
-            self._decide(_at_once(code, text))
+            self._decide(_at_once(code, _words(notice)))
         else:
             self._errand(lambda: self._send_notice(notice))
-            self._decide(Ending(3, code, text, "interrupted", "interrupted", seconds, grace_s))
+            self._decide(_taken(notice, code))
 
     def _send_notice(self, notice: Notice) -> None:
         self._admitted.wait()
@@ -289,9 +286,8 @@ class Worker:
         while self._ending is None:
             # Cleared before the state is read, so that no change is slept through.
             self._wake.clear()
-            busy = bool(self._running())
             if self._drain:
-                pause_s = self._timers.advice.poll_s if busy else self._ask_to_leave("drained")
+                pause_s = self._go_on_draining()
             elif self._timers.idle_left_s() <= 0:
                 pause_s = self._ask_to_leave("idle")
             else:
@@ -317,10 +313,22 @@ class Worker:
         self._drain = claimed.drain
         for work in claimed.jobs:
             self._begin(work, held_until=began + claimed.advice.beat_s)
+        self._heed(claimed.taken_in_s)
         waited = advice.wait_s > 0 and time.monotonic() - began >= advice.wait_s / 2
         if claimed.jobs:
             return HEAD_START_S
         return 0.0 if claimed.drain or waited else poll_s
+
+    def _go_on_draining(self) -> float:
+        """Leave when nothing runs any more. Until then nothing is claimed, so this is how it hears
+        soon that the cloud takes the machine."""
+        if not self._running():
+            return self._ask_to_leave("drained")
+        try:
+            self._beat()
+        except (Unanswered, Refusal) as error:
+            log.warning("beat: %s", error)
+        return self._timers.advice.poll_s
 
     def _ask_to_leave(self, why: str) -> float:
         """Ends the machine when the control plane agrees; else its idle time starts anew. Until the
@@ -398,7 +406,7 @@ class Worker:
         while not self._client.closed:
             pause_s = self._timers.advice.beat_s
             try:
-                self._obey(self._client.ask("beat", Beat(self._keys()), Beaten))
+                self._beat()
                 pause_s = self._timers.advice.beat_s
             except SessionOver:
                 return
@@ -406,6 +414,9 @@ class Worker:
                 log.warning("beat: %s", error)
                 pause_s = min(pause_s, 2.0)
             time.sleep(pause_s)
+
+    def _beat(self) -> None:
+        self._obey(self._client.ask("beat", Beat(self._keys()), Beaten))
 
     def _obey(self, beaten: Beaten) -> None:
         self._timers.advice = beaten.advice
@@ -417,8 +428,14 @@ class Worker:
                 run.lose()
             elif run.work.job_id in beaten.cancel:
                 run.stop("cancelled", "", float(run.work.grace_s))
+        self._heed(beaten.taken_in_s)
         if beaten.end:
             self._decide(_told_to_end("told to end", "drained"))
+
+    def _heed(self, taken_in_s: float) -> None:
+        """The control plane knows when the cloud takes the machine, whatever the watcher sees."""
+        if taken_in_s >= 0:
+            self._decide(_taken(Notice("spot", taken_in_s), shutdown.INTERRUPTED))
 
     def _watch_loop(self) -> None:
         while not self._client.closed:
@@ -439,6 +456,16 @@ def _spawn(target: Callable[[], None]) -> threading.Thread:
 
 def _at_once(code: int, text: str) -> Ending:
     return Ending(4, code, text, seconds=KILL_S)
+
+
+def _words(notice: Notice) -> str:
+    return "%s notice, %.0f s left" % (notice.kind, max(notice.seconds_left, 0.0))
+
+
+def _taken(notice: Notice, code: int) -> Ending:
+    seconds = max(notice.seconds_left, 0.0)
+    grace_s = seconds - min(REPORT_S, seconds / 4)
+    return Ending(3, code, _words(notice), "interrupted", "interrupted", seconds, grace_s)
 
 
 def _told_to_end(text: str, leave: str) -> Ending:

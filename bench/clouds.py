@@ -38,7 +38,7 @@ from control_plane.core.model import (
 )
 from control_plane.core.policy import CloudPolicy
 from control_plane.errors import ProviderError
-from control_plane.ports import Launched, LaunchRequest, MachineRef, Provider
+from control_plane.ports import Launched, LaunchRequest, MachineRef, Paced, Provider
 from control_plane.service import Submission
 from control_plane.wiring import ControlPlane, EmbeddedSettings, embedded
 from tests.clouds.world import CLOUDS, Cloud
@@ -83,6 +83,8 @@ class Limited:
 
     def __init__(self, provider: Provider, per_second: float) -> None:
         self.name = provider.name
+        if isinstance(provider, Paced):
+            self.limits = provider.limits
         self.calls = self.throttles = 0
         self._provider = provider
         self._per_second = per_second

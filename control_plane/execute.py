@@ -33,7 +33,9 @@ from control_plane.core.model import (
     Offer,
     PriceInterval,
     Reason,
+    Sighting,
 )
+from control_plane.core.placement import interchangeable
 from control_plane.core.plan import (
     Action,
     Adopt,
@@ -61,7 +63,7 @@ from control_plane.ports import (
     Provider,
 )
 from control_plane.service import Service
-from control_plane.throttle import Rests
+from control_plane.throttle import CallKind, Pacer, Rests
 from control_plane.tokens import MachineTokens
 
 UNCLEAR_TRIES = 5
@@ -146,11 +148,12 @@ class Executor:
         for action in plan.actions():
             if not isinstance(action, (Launch, Resume)):
                 run.settle(action)
-        intents = [run.intend(launch) for launch in plan.launches]
+        intended = [launch for launch in plan.launches if run.intend(launch)]
         self._checkpoint("intents-committed")
-        calls = [action.machine_id for action in plan.resumes]
-        calls += [machine_id for machine_id in intents if machine_id]
-        for call in [self._pool.submit(run.launch, machine_id) for machine_id in calls]:
+        calls: list[Launch | Resume] = [*plan.resumes, *intended]
+        for each in calls:
+            run.pacer.expect(*_kind_and_place(each))
+        for call in [self._pool.submit(run.launch, each) for each in calls]:
             call.result()
         if run.fenced_out:
             raise FencedOut("another controller has taken over")
@@ -168,6 +171,7 @@ class _Run:
         self.fleet = fleet
         self.lease = lease
         self.rests = rests
+        self.pacer = Pacer(parts._store, parts._clock, parts._providers)
         self.done = Done()
         self.fenced_out = False
         self._act_until = self._now() + timedelta(seconds=ACT_S)
@@ -180,10 +184,12 @@ class _Run:
             return
         self._guarded(self._subject(action), lambda: self._act(action))
 
-    def launch(self, machine_id: str) -> None:
+    def launch(self, action: Launch | Resume) -> None:
         """Take one launch as far as it goes in this tick."""
-        if not self._late():
-            self._guarded(machine_id, lambda: self._launch(machine_id))
+        if self.pacer.spent(*_kind_and_place(action)):
+            self.done.unsettled = True
+        elif not self._late():
+            self._guarded(action.machine_id, lambda: self._launch(action.machine_id))
 
     def _late(self) -> bool:
         """Whether the next look is to go on."""
@@ -191,8 +197,8 @@ class _Run:
         self.done.unsettled |= late
         return late
 
-    def intend(self, launch: Launch) -> str:
-        """Make the intent of a launch durable and return the machine's id; empty when it failed."""
+    def intend(self, launch: Launch) -> bool:
+        """Make the intent of a launch durable; whether that was done."""
         machine = planned_machine(launch, self.policy.name, self._now())
         made: list[str] = []
 
@@ -203,7 +209,7 @@ class _Run:
             self.parts._checkpoint("intent-written")
 
         self._guarded(machine.id, write)
-        return machine.id if made else ""
+        return bool(made)
 
     def _guarded(self, subject: str, act: Callable[[], None]) -> None:
         if self.fenced_out:
@@ -249,7 +255,7 @@ class _Run:
             case Reap():
                 self._reap(action)
             case Launch() | Resume():
-                self.launch(action.machine_id)
+                self.launch(action)
 
     def _subject(self, action: Action) -> str:
         return action.job_id if isinstance(action, Requeue) else action.machine_id
@@ -257,7 +263,7 @@ class _Run:
     def _adopt(self, action: Adopt) -> None:
         machine = self.parts._store.machine_get(action.machine_id)
         launched = replace(
-            machine,
+            machine.buying(action.offer),
             provider_id=action.provider_id,
             launched_at=action.created_at,
             identity=action.identity,
@@ -299,6 +305,7 @@ class _Run:
         if self._explained(action) or not self._due(action):
             return
         with self._calling(action.provider, action.region) as provider:
+            self._note_stray(action, self.parts._timing.terminate_repeat_s)
             provider.terminate(
                 MachineRef(
                     machine_id=action.machine_id,
@@ -320,25 +327,27 @@ class _Run:
         return not closed and machine.provider_id in ("", action.provider_id)
 
     def _due(self, action: Reap) -> bool:
-        """Whether it was noted long enough ago, or ended so long ago that it is time to repeat."""
-        timing, now = self.parts._timing, self._now()
-        key = f"stray/{action.provider}/{action.provider_id}"
-        noted = self.rests.known.get(key)
-        if noted is not None and noted.until > now:
-            return False
-        pause_s = timing.unknown_grace_s if noted is None else timing.terminate_repeat_s
+        """Whether it was noted long enough ago, or ended so long ago that it is time to repeat; it
+        is noted now if it was not."""
+        noted = self.rests.known.get(_stray_key(action))
+        if noted is not None:
+            return noted.until <= self._now()
+        pause_s = self.parts._timing.unknown_grace_s
+        self._note_stray(action, pause_s)
+        text = f"{action.reason.sentence}; it is ended in {reasons.span(pause_s)}"
+        self._note("error", self.policy.name, text, code="books-wrong")
+        return False
+
+    def _note_stray(self, action: Reap, pause_s: int) -> None:
+        """Remember that nothing is to be done about it for a while."""
         self.rests.put(
             Cooldown(
-                key=key,
+                key=_stray_key(action),
                 error_class=ErrorClass.TRANSIENT,
                 code=action.reason.code,
-                until=now + timedelta(seconds=pause_s),
+                until=self._now() + timedelta(seconds=pause_s),
             )
         )
-        if noted is None:
-            text = f"{action.reason.sentence}; it is ended in {reasons.span(pause_s)}"
-            self._note("error", self.policy.name, text, code="books-wrong")
-        return noted is not None
 
     # ---------------------------------------------------------------------- ending
 
@@ -358,10 +367,15 @@ class _Run:
             if not told:
                 self._note("machine", machine.id, action.reason.sentence, code=action.reason.code)
         self._give_back_leases(machine, action.reason)
-        machine = self._put(replace(machine, terminating_at=self._now()))
         self.done.unsettled = True
-        self.parts._checkpoint("before-terminate")
-        self._end_at_provider(machine)
+        if not machine.provider_id:
+            self._begin_to_end(machine)
+            return
+        with self._calling(machine.offer.provider, machine.offer.region) as provider:
+            machine = self._begin_to_end(machine)
+            seen = self._end_at(provider, machine)
+        if seen is None or seen.state == "gone":
+            self._end(replace(machine, state=MachineState.TERMINATED))
 
     def _cordon(self, machine: Machine, reason: Reason) -> Machine | None:
         """Close a machine to new claims, then look whether it was given a job in between: if so it
@@ -381,20 +395,19 @@ class _Run:
                 Requeue(job_id=lease.job_id, epoch=lease.epoch, outcome="returned", reason=reason)
             )
 
-    def _end_at_provider(self, machine: Machine) -> None:
-        if not machine.provider_id:
-            return
-        with self._calling(machine.offer.provider, machine.offer.region) as provider:
-            provider.terminate(machine_ref(machine))
-            self.parts._checkpoint("terminate-called")
-            seen = provider.sighting(machine_ref(machine))
-        if seen is None or seen.state == "gone":
-            self._end(replace(machine, state=MachineState.TERMINATED))
+    def _begin_to_end(self, machine: Machine) -> Machine:
+        return self._put(replace(machine, terminating_at=self._now()))
+
+    def _end_at(self, provider: Provider, machine: Machine) -> Sighting | None:
+        self.parts._checkpoint("before-terminate")
+        self.lease.keep()
+        provider.terminate(machine_ref(machine))
+        self.parts._checkpoint("terminate-called")
+        return provider.sighting(machine_ref(machine))
 
     def _end(self, machine: Machine) -> None:
         now = self._now()
-        taken = machine.interruption_at
-        ended_at = taken if taken is not None and taken < now else now
+        ended_at = min(now, _taken_at(machine) or now)
         self._put(replace(machine, ended_at=ended_at))
         self.parts._store.price_close(machine.id, at=ended_at)
         if machine.reason and machine.reason.code == "interrupted":
@@ -405,34 +418,34 @@ class _Run:
     # ---------------------------------------------------------------------- launching
 
     def _launch(self, machine_id: str) -> None:
-        machine = self.parts._store.machine_get(machine_id)
-        repeated = machine.state is MachineState.LAUNCHING
-        while machine.state in (MachineState.PLANNED, MachineState.LAUNCHING):
-            if self._throttled(machine.offer.provider, machine.offer.region):
-                self.done.unsettled = True
-                return
-            if machine.state is MachineState.PLANNED:
-                machine = self._begin(machine)
-                continue
+        found = self.parts._store.machine_get(machine_id)
+        repeated = found.state is MachineState.LAUNCHING
+        machine = self._begin(found) if found.state is MachineState.PLANNED else found
+        allowed = not repeated
+        while machine is not None and machine.state is MachineState.LAUNCHING:
+            if not (allowed or self._may_call(machine)):
+                machine = None
+                break
             self.parts._checkpoint("before-launch")
             self.lease.keep()
             try:
                 launched = self._call(machine)
             except ProviderError as error:
-                following = self._refused(machine, error, repeated=repeated)
+                machine = self._refused(machine, error, repeated=repeated)
             except Exception as error:  # noqa: BLE001 - the port says: all else counts as transient
-                following = self._refused(machine, _as_transient(error), repeated=repeated)
+                machine = self._refused(machine, _as_transient(error), repeated=repeated)
             else:
                 self.parts._checkpoint("launch-answered")
-                following = self._record(machine, launched)
-            if following is None:
-                self.done.unsettled = True
-                return
-            machine, repeated = following, False
+                machine = self._record(machine, launched)
+            repeated = allowed = False
+        self.done.unsettled |= machine is None
 
-    def _begin(self, machine: Machine) -> Machine:
+    def _begin(self, machine: Machine) -> Machine | None:
         """The machine at the first offer that does not rest: another launch of this tick may have
-        been refused meanwhile what this one wants. Failed when all rest by now."""
+        been refused meanwhile what this one wants. Failed when all rest by now; None while it has
+        to wait for its turn, as it was."""
+        if self._resting(machine.offer.provider, machine.offer.region):
+            return None
         attempt = self._free(machine, machine.attempt)
         if attempt is None:
             code = last_refusal(machine.offer, self.rests.known)
@@ -441,7 +454,7 @@ class _Run:
             )
             return self._fail(machine, resting)
         begun = replace(machine, state=MachineState.LAUNCHING, attempt=attempt)
-        return self._put(self._settled(begun))
+        return self._put(self._settled(begun)) if self._may_call(begun) else None
 
     def _settled(self, machine: Machine) -> Machine:
         """With the cloud's settings of its current attempt, as the document has them now."""
@@ -483,9 +496,17 @@ class _Run:
                 regions=(machine.offer.region,),
                 options=machine.options,
             ),
+            alternatives=self._alternatives(machine),
         )
 
+    def _alternatives(self, machine: Machine) -> tuple[Offer, ...]:
+        """Later choices of the plan that one call may buy instead of the current one: the same at
+        every repeat, resting or not, for a key is good only for the call that it was used for."""
+        later = machine.offers[machine.attempt :]
+        return tuple(offer for offer in later if interchangeable(machine.offer, offer))
+
     def _record(self, machine: Machine, launched: Launched) -> Machine | None:
+        machine = machine.buying(launched.offer or machine.offer)
         if launched.operation:
             self._put(
                 replace(machine, operation=launched.operation, provider_id=launched.provider_id)
@@ -519,6 +540,8 @@ class _Run:
         if not error.known and tries >= UNKNOWN_TRIES:
             error = self._as_capacity(machine, error)
             unclear = error.error_class is ErrorClass.TRANSIENT
+        if error.error_class is ErrorClass.THROTTLE:
+            self.pacer.refused(_kind(machine), machine.offer.provider, machine.offer.region)
         if error.error_class is not ErrorClass.TRANSIENT:
             self._rest(machine, error)
         if unclear:
@@ -680,17 +703,26 @@ class _Run:
 
     @contextmanager
     def _calling(self, name: str, region: str) -> Iterator[Provider]:
-        """A provider to call in a region. While its API rests, the row waits for the next tick."""
-        if self._throttled(name, region):
-            raise Throttled(f"{name} {region} has asked for fewer calls")
+        """A provider that is to end something in a region. While its API rests or has had enough,
+        the row waits for the next tick."""
+        if not self._may(CallKind.END, name, region):
+            raise Throttled(f"{name} {region} takes no more calls for now")
         self.lease.keep()
         try:
             yield self._provider(name)
         except ProviderError as error:
+            if error.error_class is ErrorClass.THROTTLE:
+                self.pacer.refused(CallKind.END, name, region)
             throttle.heed(self.rests, error, name, region, self._now())
             raise
 
-    def _throttled(self, name: str, region: str) -> bool:
+    def _may_call(self, machine: Machine) -> bool:
+        return self._may(_kind(machine), machine.offer.provider, machine.offer.region)
+
+    def _may(self, kind: CallKind, name: str, region: str) -> bool:
+        return not self._resting(name, region) and self.pacer.may(kind, name, region)
+
+    def _resting(self, name: str, region: str) -> bool:
         return throttle.resting(self.rests, name, region, self._now())
 
     def _note(self, kind: str, subject: str, text: str, *, code: str = "") -> None:
@@ -698,6 +730,29 @@ class _Run:
 
     def _now(self) -> datetime:
         return self.parts._clock.now()
+
+
+def _stray_key(action: Reap) -> str:
+    return f"stray/{action.provider}/{action.provider_id}"
+
+
+def _taken_at(machine: Machine) -> datetime | None:
+    """When the cloud took a machine, if it did: as it had announced, but not before the last sign
+    of life."""
+    announced, lived = machine.interruption_at, machine.last_beat_at
+    return max(announced, lived) if announced and lived else announced
+
+
+def _kind(machine: Machine) -> CallKind:
+    return CallKind.RESULT if machine.operation else CallKind.LAUNCH
+
+
+def _kind_and_place(action: Launch | Resume) -> tuple[CallKind, str, str]:
+    """The call that an action begins with."""
+    if isinstance(action, Launch):
+        return CallKind.LAUNCH, action.offers[0].provider, action.offers[0].region
+    kind = CallKind.RESULT if action.pending else CallKind.LAUNCH
+    return kind, action.provider, action.region
 
 
 def _unclear(error: ProviderError, *, repeated: bool) -> bool:

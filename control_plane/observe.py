@@ -8,7 +8,7 @@ does not exist" counts as gone.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Executor, wait
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -155,22 +155,34 @@ class Eyes:
         view: View,
         now: datetime,
     ) -> tuple[Observation, ...]:
-        """Ask by id for every machine that its provider's listing should show and does not."""
+        """Ask for every machine that its provider's listing should show and does not."""
         completed = []
         for observation in observations:
             shown = {sighting.provider_id for sighting in observation.sightings}
+            shown |= {sighting.machine_id for sighting in observation.sightings}
             missing = [
                 machine
                 for machine in machines
                 if machine.offer.provider == observation.provider
-                and machine.provider_id
-                and machine.provider_id not in shown
                 and observation.knows(machine.offer.region, machine.offer.zone)
+                and self._is_missed(machine, shown, now)
             ]
             found = [self._ask(machine, view, now) for machine in missing]
             sightings = (*observation.sightings, *(each for each in found if each))
             completed.append(replace(observation, sightings=sightings))
         return tuple(completed)
+
+    def _is_missed(self, machine: Machine, shown: Collection[str], now: datetime) -> bool:
+        """Whether a listing should show a machine and does not. A launch that goes on is asked for
+        by its operation. One that was given up is asked for by its label, once the books are about
+        to be closed over it: it may have come to something, and gone again."""
+        if machine.state is MachineState.LAUNCHING and machine.operation:
+            return False
+        if machine.provider_id:
+            return machine.provider_id not in shown
+        since, grace = machine.terminating_at, timedelta(seconds=self.timing.unknown_grace_s)
+        over = machine.state is MachineState.TERMINATING and machine.id not in shown
+        return over and since is not None and now - since > grace
 
     def _ask(self, machine: Machine, view: View, now: datetime) -> Sighting | None:
         place = machine.offer.provider, machine.offer.region
@@ -183,7 +195,9 @@ class Eyes:
             return None
         except Exception:  # noqa: BLE001 - one cloud's fault must not hide what the others say
             return None
-        return seen or Sighting(
+        if seen is not None or not machine.provider_id:
+            return seen
+        return Sighting(
             machine_id=machine.id,
             provider_id=machine.provider_id,
             provider=machine.offer.provider,

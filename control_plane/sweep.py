@@ -90,6 +90,9 @@ def look(
     books = known()
     unexplained = [each for each in machines if books.get(each.machine_id) not in ("", each.id)]
     left = [each for each in leftovers if each.machine_id not in books]
+    # A stopped machine is both, and what it costs is what a leftover costs.
+    stopped = {each.id for each in left}
+    unexplained = [each for each in unexplained if each.id not in stopped]
     return Look(strays=(*unexplained, *left), problem="; ".join(problems))
 
 

@@ -1,18 +1,27 @@
-"""What rests after a refusal, and the brake on an API that says "too many calls". Both live in the
-store, by provider and region, so that all threads, ticks and controllers slow down together, and a
-restart forgets nothing.
+"""What rests after a refusal, the brake on an API that says "too many calls", and the pace that
+keeps it from saying so. All live in the store, by provider and region, so that all threads, ticks
+and controllers slow down together, and a restart forgets nothing.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime
+from enum import StrEnum
 
 from control_plane.core.cooldowns import api_key, next_throttle, throttled
 from control_plane.core.model import Cooldown, ErrorClass
-from control_plane.errors import ProviderError
-from control_plane.ports import Store
+from control_plane.core.pacing import Bucket, Pace, full, slowed, taken
+from control_plane.errors import Conflict, ProviderError
+from control_plane.ports import Clock, Limits, Paced, Provider, Store
+
+CHUNK = 32
+"""So many calls are taken out of a bucket at once; what a look takes and does not make is lost."""
+TRIES = 8
+"""Of writing a bucket that other controllers write too; then its calls wait for the next look."""
 
 
 class Rests:
@@ -57,3 +66,102 @@ def heed(rests: Rests, error: ProviderError, provider: str, region: str, now: da
             key, error.raw_code, before=before, retry_after_s=error.retry_after_s, now=now
         )
     )
+
+
+class CallKind(StrEnum):
+    """What a cloud counts apart. Whoever asks what becomes of many launches does not keep machines
+    from being ended."""
+
+    LAUNCH = "launches"
+    RESULT = "results"
+    END = "ends"
+
+
+@dataclass(slots=True)
+class _Held:
+    """What one look has of a bucket."""
+
+    tokens: int = 0
+    empty: bool = False
+    slowed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Pacer:
+    """The calls that one look may make. What is expected is taken out of a shared bucket at once,
+    so a thousand launches cost the store a write, not a thousand."""
+
+    store: Store
+    clock: Clock
+    providers: Mapping[str, Provider]
+    _expected: Counter[str] = field(default_factory=Counter)
+    _held: dict[str, _Held] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def expect(self, kind: CallKind, provider: str, region: str) -> None:
+        """Say that one more call will be asked for, before the first is."""
+        self._expected[_bucket_key(kind, provider, region)] += 1
+
+    def may(self, kind: CallKind, provider: str, region: str) -> bool:
+        """Whether one more call may be made now; if not, it is the next look's."""
+        pace = self._pace(kind, provider)
+        if pace is None:
+            return True
+        key = _bucket_key(kind, provider, region)
+        with self._lock:
+            held = self._held.setdefault(key, _Held())
+            if not held.tokens and not held.empty:
+                # As many as are expected and not yet taken; at least this one.
+                want = min(max(self._expected[key], 1), CHUNK)
+                held.tokens = self._take(key, pace, want)
+                held.empty = held.tokens < want
+            allowed = held.tokens > 0
+            held.tokens -= int(allowed)
+            self._expected[key] -= int(allowed)
+            return allowed
+
+    def spent(self, kind: CallKind, provider: str, region: str) -> bool:
+        """Whether this look is known to have no call left."""
+        held = self._held.get(_bucket_key(kind, provider, region))
+        return held is not None and held.empty and not held.tokens
+
+    def refused(self, kind: CallKind, provider: str, region: str) -> None:
+        """The cloud says that calls came too fast. Those under way when it first said so in this
+        look say nothing new."""
+        pace = self._pace(kind, provider)
+        if pace is None:
+            return
+        key = _bucket_key(kind, provider, region)
+        with self._lock:
+            held = self._held.setdefault(key, _Held())
+            if not held.slowed:
+                self._change(key, pace, lambda bucket: (slowed(bucket, pace, self.clock.now()), 0))
+            held.tokens, held.empty, held.slowed = 0, True, True
+
+    def _take(self, key: str, pace: Pace, want: int) -> int:
+        return self._change(key, pace, lambda bucket: taken(bucket, pace, want, self.clock.now()))
+
+    def _change(self, key: str, pace: Pace, change: Callable[[Bucket], tuple[Bucket, int]]) -> int:
+        for _ in range(TRIES):
+            bucket = self.store.bucket_get(key) or full(key, pace, self.clock.now())
+            changed, got = change(bucket)
+            try:
+                self.store.bucket_put(replace(changed, version=bucket.version + 1))
+            except Conflict:
+                continue
+            return got
+        return 0
+
+    def _pace(self, kind: CallKind, provider: str) -> Pace | None:
+        limits = _limits(self.providers.get(provider))
+        if limits is None:
+            return None
+        return limits.launches if kind is CallKind.LAUNCH else limits.requests
+
+
+def _limits(provider: Provider | None) -> Limits | None:
+    return provider.limits if isinstance(provider, Paced) else None
+
+
+def _bucket_key(kind: CallKind, provider: str, region: str) -> str:
+    return f"{provider}/{region}/{kind}"

@@ -7,7 +7,8 @@ from control_plane.ports import LaunchRequest
 
 
 def agent_startup(request: LaunchRequest) -> str:
-    """The start-up text of the real agent. There is no secret in it."""
+    """The start-up text of the real agent. There is no secret in it; for a request without a
+    machine's id it is one that any machine of its kind can run."""
     boot = request.boot
     return cloud_startup(
         request.offer.provider,

@@ -34,11 +34,10 @@ _RESTS: Mapping[ErrorClass, Rest] = {
 
 
 def rest_key(offer: Offer, error_class: ErrorClass) -> str:
-    """What rests after a refusal: one offer, the same in all zones of its region, all of a region,
-    or the whole provider."""
-    if error_class is ErrorClass.AUTH:
-        return api_key(offer.provider)
-    if error_class is ErrorClass.THROTTLE:
+    """What rests after a refusal: one offer, the same in all zones of its region, or all of a
+    region. Rights may be missing in one region alone: one that is not enabled says so in the same
+    words as an account that may do nothing."""
+    if error_class in (ErrorClass.AUTH, ErrorClass.THROTTLE):
         return api_key(offer.provider, offer.region)
     if error_class is ErrorClass.CAPACITY_REGION:
         return _in_all_zones(offer)
@@ -114,9 +113,12 @@ def _grown(
     retry_after_s: float | None,
     now: datetime,
 ) -> Cooldown:
-    same = before is not None and before.error_class is error_class
-    in_a_row = same and before is not None and now - before.until <= timedelta(seconds=rest.cap_s)
-    count = before.count + 1 if before is not None and in_a_row else 1
+    same = before if before is not None and before.error_class is error_class else None
+    if same is not None and same.until > now:
+        # It answers a call that was under way when the rest began, and counts with that refusal.
+        return replace(same, until=max(same.until, now + timedelta(seconds=retry_after_s or 0)))
+    in_a_row = same is not None and now - same.until <= timedelta(seconds=rest.cap_s)
+    count = same.count + 1 if same is not None and in_a_row else 1
     wait = min(rest.first_s * 2 ** min(count - 1, 30), rest.cap_s)
     until = now + timedelta(seconds=max(wait, retry_after_s or 0))
     if before is not None and before.until > until:

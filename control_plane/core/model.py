@@ -188,6 +188,8 @@ class Offer:
     zone: str
     """Empty when the price holds for the whole region and the provider picks the zone."""
     instance_type: str
+    """The cloud's word for it. What the cloud adds to a type of many uses follows a `+`, as in
+    `n1-standard-8+V100:1`, so that no two things of a zone and market share a key."""
     capacity: Capacity
     price_usd_hour: Decimal
     on_demand_usd_hour: Decimal | None = None
@@ -400,6 +402,16 @@ class Machine:
         """What the machine has, as found by its agent, else as offered."""
         return self.capacity or self.offer.capacity
 
+    def buying(self, offer: Offer) -> Machine:
+        """The same attempt with another of its offers, which changes places with the current one:
+        the key stays, and what was not bought is still to be tried."""
+        if offer == self.offer or offer not in self.offers:
+            return self
+        current, other = self.offers.index(self.offer), self.offers.index(offer)
+        offers = list(self.offers)
+        offers[current], offers[other] = offer, self.offer
+        return replace(self, offers=tuple(offers))
+
     @property
     def launch_key(self) -> str:
         """The idempotency key of the current launch attempt."""
@@ -453,7 +465,7 @@ class Leftover:
     region: str
     zone: str
     kind: str
-    """`disk`, `network-interface` or `address`."""
+    """`disk`, `network-interface`, `address` or `launch-template`."""
     id: str
     """Enough for the provider to remove it."""
     fleet: str
@@ -507,19 +519,28 @@ class PriceInterval:
     ended_at: datetime | None = None
 
 
+AUDIT = "audit"
+"""The kind of events that say who sent which change. They stand beside what the change did, so they
+are shown only where they are asked for."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
     """Something that happened, in a sentence; the Activity page and `history` are made of these."""
 
     at: datetime
     kind: str
-    """`job`, `machine`, `queue`, `autoscaler`, `plan`, `access` or `error`."""
+    """`job`, `machine`, `queue`, `autoscaler`, `plan`, `access`, `audit` or `error`."""
     subject: str
     """The id of what it is about."""
     text: str
     actor: str = ""
     """Who did it; empty = the control plane itself."""
     code: str = ""
+    role: str = ""
+    """Of whoever did it, in kind `audit`."""
+    request_id: str = ""
+    """The request it was done by, in kind `audit`: its answer says the same in `X-Request-Id`."""
     seq: int = 0
     """Given by the store, growing."""
 

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from decimal import Decimal
 from functools import cache, partial
 from itertools import islice
 
@@ -63,6 +64,18 @@ class Bought:
     @property
     def offer(self) -> Offer:
         return self.ranked.offers[0]
+
+
+DEARER = Decimal("1.2")
+"""Times a price that the likelihood to be left a spot machine may cost."""
+
+
+def interchangeable(offer: Offer, other: Offer) -> bool:
+    """Whether one call to the cloud may buy either: the same market in one region, and not much
+    dearer. The plan has found both good enough for the jobs and within the caps."""
+    same = (offer.provider, offer.region, offer.market)
+    cheap = other.price_usd_hour <= offer.price_usd_hour * DEARER
+    return cheap and same == (other.provider, other.region, other.market)
 
 
 class Shop:

@@ -30,6 +30,10 @@ class Resume:
     """Finish a launch that a crash, an unclear answer or a slow cloud left open."""
 
     machine_id: str
+    provider: str
+    region: str
+    pending: bool
+    """Whether the cloud has it already and is only asked what became of it."""
     reason: Reason
 
 
@@ -40,6 +44,8 @@ class Adopt:
     machine_id: str
     provider_id: str
     created_at: datetime
+    offer: Offer
+    """Which of its offers was bought, as far as the cloud says."""
     identity: Mapping[str, str] = field(default_factory=dict)
     reason: Reason
 

@@ -21,6 +21,7 @@ from control_plane.core.model import (
     Machine,
     MachineState,
     Observation,
+    Offer,
     Reason,
     Sighting,
 )
@@ -151,14 +152,20 @@ class _Case:
             self._adopt(self.seen)
         elif not unwanted:
             self.found.resumes.append(
-                Resume(machine_id=machine.id, reason=reasons.resumed(machine))
+                Resume(
+                    machine_id=machine.id,
+                    provider=machine.offer.provider,
+                    region=machine.offer.region,
+                    pending=bool(machine.operation),
+                    reason=reasons.resumed(machine),
+                )
             )
         self._keep_or_end(unwanted)
 
     def _goes_on(self, seen: Sighting) -> bool:
-        """Whether the cloud can still be asked what becomes of the launch. What a listing shows of
-        it meanwhile may yet fail, and only the operation says why."""
-        return bool(self.machine.operation) and seen.state != "gone" and not self._overdue()
+        """Whether the cloud is to be asked what becomes of the launch. What a listing shows as
+        pending may yet fail, or have failed, and only its key or its operation says so."""
+        return seen.state == "pending" and not self._overdue()
 
     def _boot(self) -> None:
         unwanted = self._unwanted()
@@ -201,7 +208,7 @@ class _Case:
         machine, seen = self.machine, self.seen
         reason = machine.reason or reasons.ended(machine)
         _give_back(self.found, self.leases, _outcome(machine), reason)
-        if seen is not None and not machine.provider_id:
+        if seen is not None and self._is_news(seen):
             self._adopt(seen)
         elif seen is not None and seen.state == "gone":
             self._mark(MachineState.TERMINATED, reason)
@@ -211,12 +218,19 @@ class _Case:
         elif self._never_launched():
             self._mark(MachineState.TERMINATED, reasons.never_launched(machine))
 
+    def _is_news(self, seen: Sighting) -> bool:
+        """Whether a launch that was given up has come to something after all: from its first moment
+        it has cost money, and is in no bill."""
+        pending = bool(self.machine.operation) and seen.state != "gone"
+        return pending or not self.machine.provider_id
+
     def _adopt(self, seen: Sighting) -> None:
         self.found.adoptions.append(
             Adopt(
                 machine_id=self.machine.id,
                 provider_id=seen.provider_id,
                 created_at=seen.created_at,
+                offer=_bought(self.machine, seen),
                 identity=seen.identity,
                 reason=reasons.adopted(self.machine, seen),
             )
@@ -293,6 +307,19 @@ def _outcome(machine: Machine) -> str:
     return "lost"
 
 
+def _bought(machine: Machine, seen: Sighting) -> Offer:
+    """The offer that a sighting shows: a call that may buy one of several does not tell which one
+    when its answer is lost."""
+    shown = (seen.region, seen.instance_type, seen.market)
+    alike = (
+        offer
+        for offer in (machine.offer, *machine.offers)
+        if (offer.region, offer.instance_type, offer.market) == shown
+        and offer.zone in ("", seen.zone)
+    )
+    return next(alike, machine.offer)
+
+
 def _give_back(found: Recovery, leases: Iterable[Lease], outcome: str, reason: Reason) -> None:
     for lease in sorted(leases, key=attrgetter("job_id", "epoch")):
         found.requeues.append(
@@ -337,6 +364,7 @@ def _remarkable(
                 record is not None
                 and record.provider_id == each.provider_id
                 and record.state not in _OPEN
+                and not record.operation
                 and each.state in _ALIVE
             )
             if not expected or each.machine_id in several:

@@ -1,4 +1,5 @@
-"""GCP: Google signs a token that names the machine, for our address and nonce only.
+"""GCP: Google signs a token that names the machine, for our address and nonce only; and one that
+names the service account in whose name Pub/Sub pushes.
 
 Source: Compute Engine, "Verifying the identity of instances" (tokens of format `full`).
 """
@@ -6,6 +7,7 @@ Source: Compute Engine, "Verifying the identity of instances" (tokens of format 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -26,6 +28,11 @@ KEEP_KEYS = timedelta(hours=1)
 LOOK_AGAIN = timedelta(minutes=1)
 """Between two looks for a key that is not known: strangers can name any."""
 
+PUSH_ACCOUNT = "orchctl-notices"
+"""The service account in whose name Pub/Sub pushes; it needs no role."""
+_ACCOUNT = re.compile(PUSH_ACCOUNT + r"@([a-z0-9.-]+)\.iam\.gserviceaccount\.com")
+"""In a project that belongs to a domain: `NAME@PROJECT.DOMAIN.iam…`."""
+
 _SIGNATURE_ONLY: Options = {
     "verify_aud": False,
     "verify_exp": False,
@@ -42,30 +49,69 @@ class GcpIdentity:
 
     def __init__(self, web: Web, now: Callable[[], datetime], *, server_url: str) -> None:
         """`server_url` is where agents reach this server, as their start-up texts name it."""
-        self._now = now
         self._server_url = server_url.rstrip("/")
-        self._keys = _Keys(web, now)
+        self._tokens = _Tokens(web, now)
 
     def check(self, machine: Machine, proof: Mapping[str, str], nonce: str) -> None:
         """As `Verifier.check`."""
-        claims = self._signed_claims(part(proof, "token"))
-        if claims.get("iss") != ISSUER:
-            raise Denied("the token is not issued by Google")
-        if claims.get("aud") != f"{self._server_url}/{nonce}":
-            raise Denied("the token is not for this server and nonce")
-        self._check_times(claims)
+        token = part(proof, "token")
+        claims = self._tokens.claims(token, f"{self._server_url}/{nonce}", "this server and nonce")
         _check_instance(claims, machine)
         _check_account(claims, machine.options.get("service_account", ""))
 
+
+class PushIdentity:
+    """Who sends a push of Pub/Sub: a service account, by a token that Google signs for the address
+    of the push.
+
+    Source: Pub/Sub, "Authentication for push subscriptions". Any account of anybody can get a token
+    for any address; so it must be one of a name of ours, and speaks for the project it is in alone:
+    who may make accounts there may end machines there as well."""
+
+    def __init__(self, web: Web, now: Callable[[], datetime], *, audience: str) -> None:
+        """`audience` is the address of the push, as the subscription names it."""
+        self._audience = audience
+        self._tokens = _Tokens(web, now)
+
+    def scope(self, token: str) -> str:
+        """What the provider ids of the machines begin with that the sender may speak of. Raises
+        `Denied`, and `Unavailable` when nothing can be said now."""
+        claims = self._tokens.claims(token, self._audience, "this address")
+        email = claims.get("email")
+        account = _ACCOUNT.fullmatch(email) if isinstance(email, str) else None
+        if account is None or claims.get("email_verified") is not True:
+            raise Denied(f"the token is not of a service account named {PUSH_ACCOUNT}")
+        name, _, domain = account[1].partition(".")
+        project = f"{domain}:{name}" if domain else name
+        return f"projects/{project}/"
+
+
+class _Tokens:
+    """Tokens that Google signs."""
+
+    def __init__(self, web: Web, now: Callable[[], datetime]) -> None:
+        self._now = now
+        self._keys = _Keys(web, now)
+
+    def claims(self, token: str, audience: str, whom: str) -> dict[str, Any]:
+        """What a token says, once it is known that Google says it, now and for this audience; for
+        people `whom`. Raises `Denied`."""
+        claims = self._signed_claims(token)
+        if claims.get("iss") != ISSUER:
+            raise Denied("the token is not issued by Google")
+        if claims.get("aud") != audience:
+            raise Denied(f"the token is not for {whom}")
+        self._check_times(claims)
+        return claims
+
     def _signed_claims(self, token: str) -> dict[str, Any]:
-        """What the token says, once it is known that Google says it."""
         import jwt  # here, since reading it takes half a second
 
         try:
             key = self._keys.find(str(jwt.get_unverified_header(token).get("kid")))
-            # The claims are checked one by one by the caller, against our own clock.
+            # The claims are checked one by one, against our own clock.
             return jwt.decode(token, key, algorithms=["RS256"], options=_SIGNATURE_ONLY)
-        except (jwt.PyJWTError, RecursionError) as error:
+        except (jwt.PyJWTError, ValueError, RecursionError) as error:
             raise Denied(f"the token is not signed by Google: {error}") from error
 
     def _check_times(self, claims: Mapping[str, Any]) -> None:

@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Executor, wait
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias
 
-from control_plane.errors import ProviderError
-from providers.aws.errors import UNREADABLE, answered, refusal
+from providers.aws.errors import answered
 
 Client: TypeAlias = Any
 """A botocore client; botocore makes its methods at run time, so there is no type to name."""
-
-T = TypeVar("T")
-K = TypeVar("K")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,26 +84,3 @@ def _loader() -> Any:
     from botocore.loaders import create_loader
 
     return create_loader()
-
-
-def side_by_side(
-    pool: Executor, keys: Sequence[K], look: Callable[[K], T], *, deadline_s: float
-) -> tuple[Mapping[K, T], Mapping[K, ProviderError]]:
-    """Look at many places at once: what was found, and what went wrong. Who has not answered by the
-    deadline counts as failed."""
-    calls = {key: pool.submit(look, key) for key in keys}
-    wait(calls.values(), timeout=deadline_s)
-    found: dict[K, T] = {}
-    problems: dict[K, ProviderError] = {}
-    for key, call in calls.items():
-        if not call.done():
-            call.cancel()
-            problems[key] = refusal("DeadlineExceeded", f"no answer within {deadline_s:g} s")
-            continue
-        try:
-            found[key] = call.result()
-        except ProviderError as error:
-            problems[key] = error
-        except Exception as error:  # noqa: BLE001 - one place's fault must not hide the others
-            problems[key] = refusal(UNREADABLE, repr(error))
-    return found, problems

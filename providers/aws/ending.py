@@ -1,7 +1,8 @@
 """Ends: why a machine ended, how one is ended, and what may be left of it.
 
 A machine made by `launch.py` takes its disk and network interface with it. What can still be left:
-a disk or interface that somebody detached, and an address that somebody gave our tag.
+a disk or interface that somebody detached, an address that somebody gave our tag, and the launch
+templates that fleets were made from, which are in `fleets.py`.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from control_plane.core.model import Leftover
 from providers.aws import labels
 from providers.aws.client import Client
 from providers.aws.errors import NO_SUCH_INSTANCE, code_of
+from providers.catalog.leftovers import usd_hour
 
 END_REASONS: Mapping[str, str] = {
     "Server.SpotInstanceShutdown": "interrupted",
@@ -28,6 +30,8 @@ _GONE = frozenset(
     {
         "InvalidAddressID.NotFound",
         "InvalidAllocationID.NotFound",
+        "InvalidLaunchTemplateId.NotFound",
+        "InvalidLaunchTemplateId.NotFoundException",
         "InvalidNetworkInterfaceID.NotFound",
         "InvalidVolume.NotFound",
     }
@@ -73,15 +77,27 @@ def leftovers(ec2: Client, fleet: str, region: str, zones: Mapping[str, str]) ->
     ours = labels.fleet_filter(fleet)
     loose = [ours, {"Name": "status", "Values": ["available"]}]
     for volume in _all(ec2, "describe_volumes", "Volumes", loose):
-        size = f"{volume['Size']} GiB"
-        made = volume["CreateTime"].astimezone(UTC)
-        yield left(volume, "disk", volume["VolumeId"], created_at=made, size=size)
+        size = volume["Size"]
+        yield left(
+            volume,
+            "disk",
+            volume["VolumeId"],
+            created_at=volume["CreateTime"].astimezone(UTC),
+            size=f"{size} GiB",
+            usd_hour=usd_hour("aws", "disk", volume["VolumeType"], size, region=region),
+        )
     for card in _all(ec2, "describe_network_interfaces", "NetworkInterfaces", loose):
         tagged = {**card, "Tags": card.get("TagSet", ())}
-        yield left(tagged, "network-interface", card["NetworkInterfaceId"])
+        yield left(
+            tagged,
+            "network-interface",
+            card["NetworkInterfaceId"],
+            usd_hour=usd_hour("aws", "network-interface"),
+        )
     for address in ec2.describe_addresses(Filters=[ours])["Addresses"]:
         if not address.get("AssociationId"):
-            yield left(address, "address", address["AllocationId"])
+            price = usd_hour("aws", "address")
+            yield left(address, "address", address["AllocationId"], usd_hour=price)
 
 
 def _all(
@@ -100,6 +116,8 @@ def remove(ec2: Client, leftover: Leftover) -> None:
             ec2.delete_volume(VolumeId=leftover.id)
         elif leftover.kind == "network-interface":
             ec2.delete_network_interface(NetworkInterfaceId=leftover.id)
+        elif leftover.kind == "launch-template":
+            ec2.delete_launch_template(LaunchTemplateId=leftover.id)
         else:
             ec2.release_address(AllocationId=leftover.id)
     except ClientError as error:

@@ -17,6 +17,9 @@ ENDED = "Ended"
 """Our own code: the machine of a launch key has ended."""
 UNREADABLE = "UnreadableAnswer"
 """Our own code: an answer of no kind that AWS gives, from something in front of it."""
+TOKEN_OF_ENDED = "IdempotentInstanceTerminated"
+"""What EC2 may say to a token whose machine has ended, in place of the first answer."""
+TOKEN_MISMATCH = "IdempotentParameterMismatch"
 NO_SUCH_INSTANCE = frozenset({"InvalidInstanceID.NotFound", "InvalidInstanceID.Malformed"})
 
 ERROR_CLASSES: Mapping[str, ErrorClass] = {
@@ -50,7 +53,7 @@ ERROR_CLASSES: Mapping[str, ErrorClass] = {
     "SignatureDoesNotMatch": ErrorClass.AUTH,
     "UnauthorizedOperation": ErrorClass.AUTH,
     "UnrecognizedClientException": ErrorClass.AUTH,
-    "IdempotentParameterMismatch": ErrorClass.INVALID,
+    TOKEN_MISMATCH: ErrorClass.INVALID,
     "MissingInput": ErrorClass.INVALID,
     "MissingParameter": ErrorClass.INVALID,
     "OperationNotPermitted": ErrorClass.INVALID,
@@ -69,10 +72,13 @@ ERROR_CLASSES: Mapping[str, ErrorClass] = {
     "TooManyRequestsException": ErrorClass.THROTTLE,
     ENDED: ErrorClass.TRANSIENT,
     "DeadlineExceeded": ErrorClass.TRANSIENT,
+    TOKEN_OF_ENDED: ErrorClass.TRANSIENT,
     "IncorrectInstanceState": ErrorClass.TRANSIENT,
     "InternalError": ErrorClass.TRANSIENT,
     "InternalFailure": ErrorClass.TRANSIENT,
     "InvalidInstanceID.NotFound": ErrorClass.TRANSIENT,
+    "InvalidLaunchTemplateId.NotFound": ErrorClass.TRANSIENT,
+    "InvalidLaunchTemplateName.NotFoundException": ErrorClass.TRANSIENT,
     "InvalidNetworkInterface.InUse": ErrorClass.TRANSIENT,
     "RequestTimeout": ErrorClass.TRANSIENT,
     "ServerInternal": ErrorClass.TRANSIENT,
@@ -82,7 +88,8 @@ ERROR_CLASSES: Mapping[str, ErrorClass] = {
     "VolumeInUse": ErrorClass.TRANSIENT,
 }
 """From raw code to class. `InvalidInstanceID.NotFound` is transient because listings lag behind a
-launch: by itself it is no proof that the machine does not exist."""
+launch: by itself it is no proof that the machine does not exist. So do launch templates, which are
+made when they are missing."""
 
 _PREFIXES: Mapping[str, ErrorClass] = {
     "AuthFailure.": ErrorClass.AUTH,

@@ -18,7 +18,7 @@ from control_plane.core.model import ErrorClass, Market, Offer
 from control_plane.core.policy import CloudPolicy
 from control_plane.errors import ProviderError
 from control_plane.ports import BootSettings, Check, LaunchRequest
-from providers.aws import launch, quotas
+from providers.aws import fleets, labels, launch, quotas
 from providers.aws.client import Clients
 from providers.aws.errors import answered
 from providers.examination import AGAIN, Fix, Wrong, clock, look, merged, sdk, told_before, unknown
@@ -29,6 +29,7 @@ READS = (
     "DescribeImages",
     "DescribeInstanceTypeOfferings",
     "DescribeInstances",
+    "DescribeLaunchTemplates",
     "DescribeNetworkInterfaces",
     "DescribeSecurityGroups",
     "DescribeSpotPriceHistory",
@@ -160,6 +161,9 @@ class Examination:
             return
         name = f"permission ec2:RunInstances {region}"
         yield from look(name, partial(self._dry_run, site), partial(_may_launch, options))
+        if sum(offer.market is Market.SPOT for offer in site.offers) > 1:
+            name = f"permission ec2:CreateFleet {region}"
+            yield from look(name, partial(self._may_use_fleets, site), _again)
 
     def _reads(self, region: str) -> str:
         from botocore import xform_name
@@ -207,6 +211,33 @@ class Examination:
             raise error
         self._profile_refused = True
         return ""
+
+    def _may_use_fleets(self, site: Site) -> str:
+        """That there is no such launch template shows only to who may use one."""
+        request, name = site.request(self._now()), "orchctl-examine"
+        pool = {"InstanceType": request.offer.instance_type}
+        tags = labels.shared_tags(request.boot.fleet)
+        ec2 = self._clients.get("ec2", site.region)
+        errors = {
+            "ec2:CreateLaunchTemplate": _dry(
+                ec2.create_launch_template,
+                LaunchTemplateName=name,
+                LaunchTemplateData=pool,
+                TagSpecifications=[{"ResourceType": "launch-template", "Tags": tags}],
+            ),
+            "ec2:CreateFleet": _dry(
+                ec2.create_fleet,
+                **fleets.parameters(request, token=uuid4().hex, overrides={name: [pool]}),
+            ),
+        }
+        denied = [call for call, error in errors.items() if error and fleets.is_denied(error)]
+        if denied:
+            detail = f"denied: {', '.join(denied)}; spot machines are bought one offer at a time"
+            raise Wrong(detail, policy(*fleet_statements()))
+        for error in errors.values():
+            if error and not fleets.lacks_template(error):
+                raise error
+        return "whichever of several spot offers AWS has most of can be bought in one call"
 
     # --------------------------------------------------------------------------------- quotas
 
@@ -339,12 +370,9 @@ def _allow(actions: Sequence[str], resource: object = "*", **condition: object) 
 def launch_statements(role: str) -> Sequence[Statement]:
     """What RunInstances needs: only machines with a fleet's tag can be made, and only with this
     role. The `*` for the fleet and for what is used can be narrowed."""
-    made = ("instance", "volume", "network-interface", "spot-instances-request")
-    used = ("subnet", "security-group")
-    tagged = {"aws:RequestTag/orchctl-fleet": "*"}
     return (
-        _allow(["ec2:RunInstances"], [_any(kind) for kind in made], StringLike=tagged),
-        _allow(["ec2:RunInstances"], ["arn:aws:ec2:*::image/*", *map(_any, used)]),
+        _allow(["ec2:RunInstances"], [_any(kind) for kind in _MADE], StringLike=_TAGGED),
+        _allow(["ec2:RunInstances"], _USED),
         _allow(["ec2:CreateTags"], _any("*"), StringEquals={"ec2:CreateAction": "RunInstances"}),
         _allow(
             ["iam:PassRole"],
@@ -358,8 +386,32 @@ def launch_statements(role: str) -> Sequence[Statement]:
     )
 
 
+def fleet_statements() -> Sequence[Statement]:
+    """What CreateFleet needs besides: it runs instances in the caller's name, from launch templates
+    with a fleet's tag."""
+    made = [_any(kind) for kind in ("fleet", *_MADE)]
+    template, calls = _any("launch-template"), ["CreateFleet", "CreateLaunchTemplate"]
+    ours = {"aws:ResourceTag/orchctl-fleet": "*"}
+    return (
+        _allow(["ec2:CreateFleet"], made, StringLike=_TAGGED),
+        _allow(["ec2:CreateFleet"], _USED),
+        _allow(["ec2:CreateLaunchTemplate"], template, StringLike=_TAGGED),
+        _allow(
+            ["ec2:CreateFleet", "ec2:RunInstances", "ec2:DeleteLaunchTemplate"],
+            template,
+            StringLike=ours,
+        ),
+        _allow(["ec2:CreateTags"], _any("*"), StringEquals={"ec2:CreateAction": calls}),
+    )
+
+
 def _any(kind: str) -> str:
     return f"arn:aws:ec2:*:*:{kind}/*"
+
+
+_MADE = ("instance", "volume", "network-interface", "spot-instances-request")
+_USED = ("arn:aws:ec2:*::image/*", _any("subnet"), _any("security-group"))
+_TAGGED = {"aws:RequestTag/orchctl-fleet": "*"}
 
 
 def make_profile(name: str, role: str) -> str:

@@ -49,6 +49,15 @@ def tags(request: LaunchRequest) -> Sequence[Mapping[str, str]]:
         DEADLINE: str(int(request.deadline.timestamp())),
         VERSION: version("orchctl"),
     }
+    return _as_tags(texts)
+
+
+def shared_tags(fleet: str) -> Sequence[Mapping[str, str]]:
+    """The tags of what many machines of a fleet use."""
+    return _as_tags({FLEET: fleet, VERSION: version("orchctl")})
+
+
+def _as_tags(texts: Mapping[str, str]) -> Sequence[Mapping[str, str]]:
     return [{"Key": name, "Value": encode(text)} for name, text in texts.items()]
 
 
@@ -56,6 +65,14 @@ def read(resource: Mapping[str, Any]) -> Mapping[str, str]:
     """Our texts on a resource, by tag name."""
     found = {tag["Key"]: tag["Value"] for tag in resource.get("Tags", ())}
     return {name: decode(value) for name, value in found.items() if name.startswith("orchctl-")}
+
+
+def key_filters(request: LaunchRequest) -> Sequence[Mapping[str, Any]]:
+    """The filters that find the machine of a launch key."""
+    return (
+        fleet_filter(request.boot.fleet),
+        {"Name": f"tag:{KEY}", "Values": [encode(request.key)]},
+    )
 
 
 def fleet_filter(fleet: str) -> Mapping[str, Any]:

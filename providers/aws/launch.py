@@ -1,4 +1,5 @@
-"""What one RunInstances call says, and where its image and subnet come from.
+"""What one RunInstances call says, and where its image and subnet come from. What it has in common
+with a launch template is here too.
 
 Idempotency ("Ensuring idempotency in Amazon EC2 API requests"): EC2 keeps a token for each Region,
 or for each zone where the call names a subnet. So a call for a zone always names a subnet of that
@@ -43,10 +44,12 @@ INSTANCE_PROFILE = "orchctl-machine"
 they are."""
 
 
-def client_token(request: LaunchRequest) -> str:
+def client_token(request: LaunchRequest, call: str = "") -> str:
     """The idempotency token of a launch key: 64 characters, the most that EC2 takes. The fleet is
-    in it, so two installations in one account never share one."""
-    return hashlib.sha256(f"{request.boot.fleet}\n{request.key}".encode()).hexdigest()
+    in it, so two installations in one account never share one; calls of another kind have tokens
+    of their own."""
+    text = "\n".join((request.boot.fleet, request.key, *filter(None, [call])))
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def is_replay(answer: Mapping[str, Any]) -> bool:
@@ -207,33 +210,43 @@ def parameters(
     user_data: str,
 ) -> Mapping[str, Any]:
     """The RunInstances call: one machine that takes all it has with it when it ends."""
+    kinds = ["instance", "volume", "network-interface"]
+    if request.offer.market is Market.SPOT:
+        kinds.append("spot-instances-request")
+    return {
+        "MinCount": 1,
+        "MaxCount": 1,
+        "ClientToken": token,
+        "InstanceType": request.offer.instance_type,
+        "UserData": user_data,
+        "TagSpecifications": tagged(request, *kinds),
+        **machine(request, image=image, subnet=subnet, groups=groups),
+        **_market(request.offer),
+    }
+
+
+def machine(
+    request: LaunchRequest, *, image: Image, subnet: str, groups: Sequence[str]
+) -> dict[str, Any]:
+    """What a call and a launch template say in the same words."""
     disk = {
         "DeleteOnTermination": True,
         "VolumeSize": max(request.disk_gib, image.size_gib),
         "VolumeType": "gp3",
     }
     return {
-        "MinCount": 1,
-        "MaxCount": 1,
-        "ClientToken": token,
         "ImageId": image.id,
-        "InstanceType": request.offer.instance_type,
-        "UserData": user_data,
         "InstanceInitiatedShutdownBehavior": "terminate",
         "BlockDeviceMappings": [{"DeviceName": image.root_device, "Ebs": disk}],
         # One hop: a container on the machine cannot speak for it.
         "MetadataOptions": {"HttpTokens": "required", "HttpPutResponseHopLimit": 1},
-        "TagSpecifications": _tagged(request),
         **_network(request.cloud.options, subnet, groups),
         **_identity(request.cloud.options),
-        **_market(request.offer),
     }
 
 
-def _tagged(request: LaunchRequest) -> Sequence[Mapping[str, Any]]:
-    kinds = ["instance", "volume", "network-interface"]
-    if request.offer.market is Market.SPOT:
-        kinds.append("spot-instances-request")
+def tagged(request: LaunchRequest, *kinds: str) -> list[Mapping[str, Any]]:
+    """The tags of a machine, for all of these kinds that its launch makes."""
     return [{"ResourceType": kind, "Tags": labels.tags(request)} for kind in kinds]
 
 

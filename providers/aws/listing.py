@@ -101,6 +101,17 @@ def identity(instance: Instance) -> Mapping[str, str]:
     return {"account": instance["OwnerId"]}
 
 
+def is_shown(instance: Instance) -> bool:
+    """Whether EC2 has described it."""
+    return "LaunchTime" in instance
+
+
+def zone(instance: Instance, zones: Mapping[str, str]) -> str:
+    """The id of its zone."""
+    name = instance["Placement"]["AvailabilityZone"]
+    return zones.get(name, name)
+
+
 def launched_at(instance: Instance) -> datetime:
     """When it began to cost money, to the second."""
     when: datetime = instance["LaunchTime"].astimezone(UTC)
@@ -110,13 +121,12 @@ def launched_at(instance: Instance) -> datetime:
 def sighting(instance: Instance, region: str, zones: Mapping[str, str]) -> Sighting:
     """An instance as the control plane sees it; its zone is the zone's id."""
     texts = labels.read(instance)
-    zone = instance["Placement"]["AvailabilityZone"]
     return Sighting(
         machine_id=texts.get(labels.MACHINE, ""),
         provider_id=instance["InstanceId"],
         provider="aws",
         region=region,
-        zone=zones.get(zone, zone),
+        zone=zone(instance, zones),
         state=state(instance),
         fleet=texts.get(labels.FLEET, ""),
         created_at=launched_at(instance),

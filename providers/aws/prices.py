@@ -16,9 +16,10 @@ from typing import Any, TypeAlias
 
 from control_plane.core.model import Market, Offer
 from providers.aws import quotas
-from providers.aws.client import Clients, side_by_side
+from providers.aws.client import Clients
 from providers.aws.errors import answered
 from providers.aws.listing import Zones
+from providers.side_by_side import side_by_side
 
 _QUOTAS = frozenset(quotas.CODES.values())
 

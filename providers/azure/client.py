@@ -10,11 +10,10 @@ import base64
 import json
 import re
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from control_plane.core.model import ErrorClass
 from control_plane.errors import ProviderError
@@ -30,10 +29,6 @@ _SUBSCRIPTIONS_API = "2022-12-01"
 _ID = re.compile(
     r"/subscriptions/([^/]+)/resourcegroups/([^/]+)/providers/[^/]+/[^/]+/([^/]+)", re.IGNORECASE
 )
-
-
-K = TypeVar("K")
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,28 +72,6 @@ def parse_id(resource_id: str) -> tuple[Place, str] | None:
     return Place(subscription.lower(), group.lower()), name
 
 
-def together(
-    calls: Mapping[K, Callable[[], T]], *, limit_s: float
-) -> tuple[dict[K, T], dict[K, ProviderError]]:
-    """Make calls side by side: the answers, and the failures. What has not answered in time has
-    failed, and is left to its own deadline."""
-    pool = ThreadPoolExecutor(max_workers=max(1, min(8, len(calls))))
-    running = {key: pool.submit(call) for key, call in calls.items()}
-    wait(running.values(), timeout=limit_s)
-    pool.shutdown(wait=False, cancel_futures=True)
-    answers: dict[K, T] = {}
-    failures: dict[K, ProviderError] = {}
-    for key, future in running.items():
-        if not future.done() or future.cancelled():
-            failures[key] = _late(limit_s)
-            continue
-        try:
-            answers[key] = future.result()
-        except ProviderError as error:
-            failures[key] = error
-    return answers, failures
-
-
 def _bearer(token: str) -> str:
     """The name in a token. It is shown and never believed, so its signature is left alone."""
     claims = token.split(".")[1] if token.count(".") == 2 else ""
@@ -108,12 +81,6 @@ def _bearer(token: str) -> str:
         return "a token that tells no name"
     names = (told.get(name) for name in ("upn", "unique_name", "appid", "oid"))
     return str(next(filter(None, names), "a token that tells no name"))
-
-
-def _late(limit_s: float) -> ProviderError:
-    return ProviderError(
-        f"no answer within {limit_s:g} s", error_class=ErrorClass.TRANSIENT, raw_code="Timeout"
-    )
 
 
 class Clients:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
 from control_plane.core.model import Leftover
@@ -17,6 +18,7 @@ from providers.azure.body import FLEET, LAUNCHED, fleet_prefix, machine_of, owne
 from providers.azure.client import COMPUTE_API, Clients, Place, parse_id
 from providers.azure.errors import is_gone, told
 from providers.azure.listing import machines
+from providers.catalog.leftovers import usd_hour
 
 MARK = "launch-mark"
 MARK_KEPT = timedelta(days=1)
@@ -70,8 +72,18 @@ class _Part:
 
     @property
     def size(self) -> str:
-        gib = self.about.get("diskSizeGB")
-        return f"{gib} GiB" if gib else str(self.about.get("ipAddress", ""))
+        return f"{self.gib} GiB" if self.gib else str(self.about.get("ipAddress", ""))
+
+    @property
+    def gib(self) -> int | None:
+        return self.about.get("diskSizeGB")
+
+    @property
+    def usd_hour(self) -> Decimal | None:
+        if self.kind == MARK:
+            return Decimal(0)
+        sort = str((self.shown.get("sku") or {}).get("name", ""))
+        return usd_hour("azure", self.kind, sort, self.gib)
 
 
 def end(clients: Clients, place: Place, name: str) -> bool:
@@ -163,6 +175,7 @@ def _leftover(place: Place, part: _Part, fleet: str) -> Leftover:
         machine_id=machine_of(part.owner),
         created_at=part.created_at,
         size="free of charge" if part.kind == MARK else part.size,
+        usd_hour=part.usd_hour,
     )
 
 

@@ -47,7 +47,7 @@ CHANGES = (
 )
 """What launches and ends need beyond it."""
 
-_OF_REGIONS = ("Microsoft.Compute/skus/read", "Microsoft.Compute/locations/usages/read")
+OF_REGIONS = ("Microsoft.Compute/skus/read", "Microsoft.Compute/locations/usages/read")
 _SPOT_CORES = "lowPriorityCores"
 _SUBNET = re.compile(r".*/resourceGroups/([^/]+)/.*/virtualNetworks/([^/]+)/subnets/([^/]+)", re.I)
 
@@ -171,7 +171,7 @@ class Examination:
         if error.error_class is not ErrorClass.AUTH:
             return AGAIN
         scope = f"/subscriptions/{place.subscription}"
-        return grant("orchctl-quotas", _OF_REGIONS, scope=scope, to=self._account)
+        return grant("orchctl-quotas", OF_REGIONS, scope=scope, to=self._account)
 
     # --------------------------------------------------------------------------------- quotas
 

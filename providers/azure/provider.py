@@ -7,30 +7,46 @@ label, and when they are found stopped.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 from time import monotonic
+from typing import TypeVar
 
 from control_plane.core.model import Leftover, Observation, Offer, Sighting
+from control_plane.core.pacing import Pace
 from control_plane.core.policy import CloudPolicy
 from control_plane.errors import ProviderError
-from control_plane.ports import Check, Launched, LaunchRequest, MachineRef
+from control_plane.ports import Check, Launched, LaunchRequest, Limits, MachineRef
 from providers.azure import ending, listing
 from providers.azure.body import FLEET, MACHINE
-from providers.azure.client import Clients, Place, parse_id, together
+from providers.azure.client import Clients, Place, parse_id
 from providers.azure.errors import told
 from providers.azure.examine import Examination
 from providers.azure.launch import Launch
 from providers.azure.prices import priced, prices
 from providers.azure.quotas import allowed
 from providers.catalog.loader import load_offers
+from providers.side_by_side import side_by_side
 from providers.startup import agent_startup
+
+_SIDE_BY_SIDE = 8
+
+K = TypeVar("K")
+T = TypeVar("T")
 
 
 def _utc_now() -> datetime:
     return datetime.now(UTC)
+
+
+LIMITS = Limits(
+    launches=Pace(per_s=500 / 60, burst=1500.0), requests=Pace(per_s=500 / 60, burst=1500.0)
+)
+"""Of a subscription in a region: "Compute throttling limits", the buckets of Put VM and of Delete
+VM: 1,500 at once, 500 a minute."""
 
 
 class AzureProvider:
@@ -38,6 +54,7 @@ class AzureProvider:
 
     name = "azure"
     needs_token = False
+    limits = LIMITS
 
     def __init__(
         self,
@@ -68,11 +85,11 @@ class AzureProvider:
         for offer in shipped:
             if offer.region in by_region:
                 by_region[offer.region].append(offer)
-        looks = {
-            region: partial(self._sold, region, clouds, offers)
-            for region, offers in by_region.items()
-        }
-        found, _ = together(looks, limit_s=self._listing_s)
+        found, _ = self._asked(
+            by_region,
+            lambda region: self._sold(region, clouds, by_region[region]),
+            limit_s=self._listing_s,
+        )
         return [
             offer for region, offers in by_region.items() for offer in found.get(region, offers)
         ]
@@ -92,8 +109,8 @@ class AzureProvider:
         whole group, so a group that does not answer leaves all its regions unknown."""
         at, began = self._now(), monotonic()
         regions = listing.places(self._clients, clouds)
-        lists = {place: partial(listing.machines, self._clients, place) for place in regions}
-        shown, failed = together(lists, limit_s=self._listing_s)
+        list_machines = partial(listing.machines, self._clients)
+        shown, failed = self._asked(regions, list_machines, limit_s=self._listing_s)
         if failed and not shown:
             raise next(iter(failed.values()))
         ours = [(place, vm) for place, vms in shown.items() for vm in listing.of_fleet(vms, fleet)]
@@ -125,11 +142,9 @@ class AzureProvider:
     def strays(self, fleet: str, clouds: Sequence[CloudPolicy]) -> Sequence[Leftover]:
         """What machines of a fleet have left behind in the resource groups that are named. Raises
         when nothing could be read; a group that does not answer is looked at the next time."""
-        looks = {
-            place: partial(ending.leftovers, self._clients, place, fleet, now=self._now())
-            for place in listing.places(self._clients, clouds)
-        }
-        found, failed = together(looks, limit_s=self._listing_s)
+        places = listing.places(self._clients, clouds)
+        look = partial(ending.leftovers, self._clients, fleet=fleet, now=self._now())
+        found, failed = self._asked(places, look, limit_s=self._listing_s)
         if failed and not found:
             raise next(iter(failed.values()))
         return [leftover for group in found.values() for leftover in group]
@@ -143,6 +158,16 @@ class AzureProvider:
         return Examination(self._clients, self._now).checks(clouds, offers)
 
     # --------------------------------------------------------------------------------- inside
+
+    def _asked(
+        self, keys: Collection[K], look: Callable[[K], T], *, limit_s: float
+    ) -> tuple[Mapping[K, T], Mapping[K, ProviderError]]:
+        """Looks side by side, in threads of their own: what hangs keeps no later look waiting."""
+        pool = ThreadPoolExecutor(max(1, min(_SIDE_BY_SIDE, len(keys))), "azure")
+        try:
+            return side_by_side(pool, keys, look, deadline_s=limit_s)
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
 
     def _launch(self, request: LaunchRequest) -> Launch:
         with told():
@@ -170,8 +195,8 @@ class AzureProvider:
     def _powers(self, subscriptions: set[str], began: float) -> Mapping[str, str]:
         """Power states by resource id, as far as they can be had in what is left of the time."""
         left_s = max(1.0, self._listing_s - (monotonic() - began))
-        looks = {each: partial(listing.powers, self._clients, each) for each in subscriptions}
-        found, _ = together(looks, limit_s=left_s)
+        read_powers = partial(listing.powers, self._clients)
+        found, _ = self._asked(subscriptions, read_powers, limit_s=left_s)
         return {vm: power for group in found.values() for vm, power in group.items()}
 
     def _sold(

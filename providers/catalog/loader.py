@@ -39,7 +39,7 @@ def load_offers(providers: Collection[str] = PROVIDERS) -> tuple[Offer, ...]:
 @cache
 def _all_offers() -> tuple[Offer, ...]:
     offers = (offer for row in _rows() for offer in _offers(row))
-    return tuple({_identity(offer): offer for offer in offers}.values())
+    return tuple({offer.key: offer for offer in offers}.values())
 
 
 def _rows() -> Iterator[_Row]:
@@ -73,11 +73,19 @@ def _offer(
         provider=row["provider"],
         region=row["region"],
         zone=zone,
-        instance_type=row["instance_type"],
+        instance_type=_type(row),
         capacity=_capacity(row, market),
         price_usd_hour=price,
         on_demand_usd_hour=on_demand,
     )
+
+
+def _type(row: _Row) -> str:
+    """A Google Cloud N1 is one type whatever GPUs are added to it; an offer's key tells them
+    apart."""
+    name, gpu = row["instance_type"], row["gpu_name"]
+    added = row["provider"] == "gcp" and name.startswith("n1-") and gpu
+    return f"{name}+{gpu}:{row['gpu_count']}" if added else name
 
 
 def _capacity(row: _Row, market: Market) -> Capacity:
@@ -89,11 +97,6 @@ def _capacity(row: _Row, market: Market) -> Capacity:
         memory_mib=int(Decimal(row["memory_gib"]) * _MIB_PER_GIB),
         market=market,
     )
-
-
-def _identity(offer: Offer) -> tuple[str, str, int]:
-    """A Google Cloud N1 is sold with several GPUs under one type, so the key is not enough."""
-    return offer.key, offer.capacity.gpu_name, offer.capacity.gpus
 
 
 def _usd(cell: str) -> Decimal | None:

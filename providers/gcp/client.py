@@ -17,8 +17,12 @@ from providers.gcp.errors import Refused, refusal
 if TYPE_CHECKING:
     from google.api_core.exceptions import GoogleAPICallError
     from google.auth.credentials import Credentials
+    from google.auth.transport.requests import AuthorizedSession
 
 _GOOGLES = "compute.googleapis.com"
+_BILLING = "https://cloudbilling.googleapis.com"
+_SCOPES = ("https://www.googleapis.com/auth/cloud-platform",)
+_SKUS_AT_ONCE = 5000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +30,7 @@ class Connection:
     """How to reach the API."""
 
     endpoint: str = ""
-    """Empty = Google's."""
+    """Of all APIs; empty = Google's."""
     credentials: Credentials | None = None
     """None = those of the environment, as Google's libraries find them."""
     connect_s: float = 5.0
@@ -96,6 +100,34 @@ class Client:
             with compute_v1.ProjectsClient(transport=transport) as client:
                 client.get(request=asked, retry=None, timeout=self._deadline())
         return headers.get("date", "")
+
+    def skus(self, service: str) -> Iterator[Mapping[str, Any]]:
+        """All that a service of Google's is billed by, in US dollars. It is asked for without an
+        SDK: that of this API is a package of its own."""
+        from google.api_core.exceptions import from_http_response
+
+        url = f"{self._connection.endpoint or _BILLING}/v1/services/{service}/skus"
+        asked = {"currencyCode": "USD", "pageSize": str(_SKUS_AT_ONCE), "pageToken": ""}
+        limits = (self._connection.connect_s, self._connection.read_s)
+        with _translated(), self._session() as session:
+            while True:
+                answer = session.get(url, params=asked, timeout=limits)
+                if not answer.ok:
+                    raise from_http_response(answer)  # type: ignore[no-untyped-call]
+                page = answer.json()
+                yield from page.get("skus", ())
+                asked["pageToken"] = page.get("nextPageToken", "")
+                if not asked["pageToken"]:
+                    return
+
+    def _session(self) -> AuthorizedSession:
+        import google.auth
+        from google.auth.credentials import with_scopes_if_required
+        from google.auth.transport.requests import AuthorizedSession
+
+        credentials = self._connection.credentials or google.auth.default()[0]
+        scoped = with_scopes_if_required(credentials, _SCOPES)  # type: ignore[no-untyped-call]
+        return AuthorizedSession(scoped)  # type: ignore[no-untyped-call]
 
     def _begun(self, service: str, method: str, request: Mapping[str, object]) -> Any:
         called = getattr(self._service(service), method)

@@ -15,7 +15,7 @@ from providers.gcp.client import Client
 from providers.gcp.errors import Refused
 from providers.gcp.names import Place, moment
 
-_BY_CLOUD = frozenset(
+BY_CLOUD = frozenset(
     {
         "compute.instances.preempted",
         "compute.instances.hostError",
@@ -23,7 +23,7 @@ _BY_CLOUD = frozenset(
         "compute.instances.baremetalCaretakerPreempted",
     }
 )
-_BY_ITSELF = frozenset({"compute.instances.guestTerminate"})
+BY_ITSELF = frozenset({"compute.instances.guestTerminate"})
 _BY_SOMEBODY = frozenset({"delete", "stop"})
 _THE_CLOUDS_OWN = ("system", "@compute-system.iam.gserviceaccount.com")
 
@@ -74,9 +74,9 @@ class History:
 
 
 def _end_of(deed: Deed, account: str) -> str | None:
-    if deed.kind in _BY_CLOUD:
+    if deed.kind in BY_CLOUD:
         return "interrupted"
-    if deed.kind in _BY_ITSELF:
+    if deed.kind in BY_ITSELF:
         return "self"
     if deed.kind not in _BY_SOMEBODY or deed.refused:
         return None

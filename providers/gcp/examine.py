@@ -49,7 +49,7 @@ WRITES = (
 )
 """What it changes, and what it lends to its machines."""
 
-_GETS = ("compute.disks.get", "compute.instances.get", "compute.zoneOperations.get")
+GETS = ("compute.disks.get", "compute.instances.get", "compute.zoneOperations.get")
 _LOG_IN = "gcloud auth application-default login"
 _NOT_LOGGED_IN = frozenset({"NoCredentials", "authError", "UNAUTHENTICATED", "HTTP 401"})
 _API_OFF = frozenset({"accessNotConfigured", "SERVICE_DISABLED"})
@@ -257,7 +257,7 @@ class Examination:
         return f"{kind}:{self._account if '@' in self._account else 'YOUR_EMAIL'}"
 
     def _grant(self, project: str) -> str:
-        rights = ",".join(sorted((*READS, *_GETS, *WRITES)))
+        rights = ",".join(sorted((*READS, *GETS, *WRITES)))
         return (
             f"gcloud iam roles create orchctl --project {project} --permissions {rights}"
             f" && gcloud projects add-iam-policy-binding {project}"

@@ -46,6 +46,24 @@ def attached(instance_type: str, gpu_name: str) -> str:
     return _ATTACHED.get(gpu_name, "") if instance_type.startswith("n1-") else ""
 
 
+def machine_type(instance_type: str) -> str:
+    """The cloud's name of a type, without the GPUs that an offer adds to it."""
+    return instance_type.partition("+")[0]
+
+
+def sold_as(name: str, accelerators: Sequence[tuple[str, int]]) -> str:
+    """What an offer calls a machine type with these GPUs, each given by the cloud's name and a
+    count; the inverse of `machine_type` and `attached`."""
+    gpus = {cloud: ours for ours, cloud in _ATTACHED.items()}
+    added = [f"+{gpus[kind]}:{count}" for kind, count in accelerators if kind in gpus]
+    return "".join((name, *added)) if name.startswith("n1-") else name
+
+
+def disk_kind(instance_type: str) -> str:
+    """The cloud's name for the kind of boot disk that a machine gets."""
+    return "hyperdisk-balanced" if instance_type.startswith(_HYPERDISK) else "pd-balanced"
+
+
 def project_of(options: Mapping[str, str]) -> str:
     """The project that pays. Raises `ProviderError` when none is named."""
     project = options.get("project", "")
@@ -75,9 +93,10 @@ def instance(request: LaunchRequest, startup: str, version: str) -> Body:
     if len(startup.encode()) > GCP_BYTES_MAX:
         raise refusal("invalid", f"the start-up text has more than {GCP_BYTES_MAX} bytes")
     place, marks = place_of(request), dict(labels(request, version))
+    kind = machine_type(request.offer.instance_type)
     return {
         "name": place.name,
-        "machine_type": f"zones/{place.zone}/machineTypes/{request.offer.instance_type}",
+        "machine_type": f"zones/{place.zone}/machineTypes/{kind}",
         "labels": marks,
         "metadata": {"items": [{"key": "startup-script", "value": startup}]},
         "disks": [_boot_disk(request, marks)],
@@ -89,8 +108,7 @@ def instance(request: LaunchRequest, startup: str, version: str) -> Body:
 
 
 def _boot_disk(request: LaunchRequest, marks: Mapping[str, str]) -> Body:
-    hyperdisk = request.offer.instance_type.startswith(_HYPERDISK)
-    kind = "hyperdisk-balanced" if hyperdisk else "pd-balanced"
+    kind = disk_kind(request.offer.instance_type)
     return {
         "boot": True,
         "auto_delete": True,

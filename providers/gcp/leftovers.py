@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from decimal import Decimal
 from typing import Any
 
 from control_plane.core.model import Leftover
+from providers.catalog.leftovers import usd_hour
 from providers.gcp import names
 from providers.gcp.client import Client
 from providers.gcp.errors import refusal
+from providers.gcp.launch import disk_kind
 from providers.gcp.listing import PROVIDER, everywhere, fleet_filter, last, status
 from providers.gcp.names import moment, region_of
 
@@ -34,17 +37,30 @@ def leftovers(
 
     for zone, disk in found("Disks", "disks"):
         if not disk.users:
-            yield _leftover(disk, fleet, f"zones/{zone}/disks", "disk", f"{disk.size_gb} GiB")
+            price = usd_hour(PROVIDER, "disk", last(disk.type_), disk.size_gb)
+            size = f"{disk.size_gb} GiB"
+            yield _leftover(disk, fleet, f"zones/{zone}/disks", "disk", size, price)
     for region, address in found("Addresses", "addresses"):
         if status(address) != "IN_USE":
-            yield _leftover(address, fleet, f"regions/{region}/addresses", "address", "")
+            price = usd_hour(PROVIDER, "address", address.address_type or "EXTERNAL")
+            yield _leftover(address, fleet, f"regions/{region}/addresses", "address", "", price)
     for zone, instance in found("Instances", "instances"):
         if status(instance) in _STOPPED:
-            size = last(instance.machine_type)
-            yield _leftover(instance, fleet, f"zones/{zone}/instances", "machine", size)
+            kind = last(instance.machine_type)
+            price = _disks_usd_hour(instance, kind)
+            yield _leftover(instance, fleet, f"zones/{zone}/instances", "machine", kind, price)
 
 
-def _leftover(thing: Any, fleet: str, where: str, kind: str, size: str) -> Leftover:
+def _disks_usd_hour(instance: Any, kind: str) -> Decimal | None:
+    """A stopped machine costs its disks. The listing tells their size, and their kind is that of
+    our launches."""
+    sizes = [disk.disk_size_gb for disk in instance.disks]
+    return usd_hour(PROVIDER, "disk", disk_kind(kind), sum(sizes)) if all(sizes) else None
+
+
+def _leftover(
+    thing: Any, fleet: str, where: str, kind: str, size: str, price: Decimal | None
+) -> Leftover:
     scope, place, _ = where.split("/")
     project = thing.self_link.partition("/projects/")[2].partition("/")[0]
     zonal = scope == "zones"
@@ -58,6 +74,7 @@ def _leftover(thing: Any, fleet: str, where: str, kind: str, size: str) -> Lefto
         machine_id=names.text_of(dict(thing.labels).get(names.MACHINE, "")),
         created_at=moment(thing.creation_timestamp),
         size=size,
+        usd_hour=price,
     )
 
 

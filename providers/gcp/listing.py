@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import Executor, Future, wait
+from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,9 +12,9 @@ from control_plane.core.policy import CloudPolicy
 from control_plane.errors import ProviderError
 from providers.gcp import names
 from providers.gcp.client import Client
-from providers.gcp.errors import refusal
-from providers.gcp.launch import project_of
+from providers.gcp.launch import project_of, sold_as
 from providers.gcp.names import Place, moment, region_of
+from providers.side_by_side import side_by_side
 
 PROVIDER = "gcp"
 
@@ -110,31 +110,13 @@ def listings(
     client: Client, pool: Executor, projects: Iterable[str], fleet: str, patience_s: float
 ) -> tuple[Mapping[str, Listing], Mapping[str, ProviderError]]:
     """The instances of a fleet in each project, asked side by side; and why others have none."""
-    asked = {
-        project: pool.submit(
-            everywhere, client, "Instances", "instances", project, fleet_filter(fleet)
-        )
-        for project in projects
-    }
-    wait(asked.values(), timeout=patience_s)
-    seen, errors = dict[str, Listing](), dict[str, ProviderError]()
-    for project, each in asked.items():
-        found = _outcome(each)
-        if isinstance(found, ProviderError):
-            errors[project] = found
-        else:
-            seen[project] = found
-    return seen, errors
-
-
-def _outcome(asked: Future[Listing]) -> Listing | ProviderError:
-    if not asked.done():
-        asked.cancel()
-        return refusal("NoAnswer", "the listing took too long")
-    try:
-        return asked.result()
-    except ProviderError as error:
-        return error
+    wanted = fleet_filter(fleet)
+    return side_by_side(
+        pool,
+        projects,
+        lambda project: everywhere(client, "Instances", "instances", project, wanted),
+        deadline_s=patience_s,
+    )
 
 
 def shown(instance: Any) -> bool:
@@ -151,6 +133,8 @@ def sighting(instance: Any, project: str, fleet: str = "") -> Sighting:
     marked = labels.get(names.FLEET, "")
     same = bool(fleet) and marked == names.label(fleet)
     model = instance.scheduling.provisioning_model
+    gpus = instance.guest_accelerators
+    added = [(last(each.accelerator_type), each.accelerator_count) for each in gpus]
     return Sighting(
         machine_id=names.text_of(labels.get(names.MACHINE, "")),
         provider_id=Place(project, zone, instance.name).provider_id,
@@ -161,7 +145,7 @@ def sighting(instance: Any, project: str, fleet: str = "") -> Sighting:
         fleet=fleet if same else names.text_of(marked),
         created_at=moment(instance.creation_timestamp),
         identity={"vm_id": str(instance.id)},
-        instance_type=last(instance.machine_type),
+        instance_type=sold_as(last(instance.machine_type), added),
         market=Market.SPOT if model == "SPOT" else Market.ON_DEMAND,
     )
 

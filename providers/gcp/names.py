@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -22,6 +22,9 @@ PREFIX = "orchctl-"
 """Of every instance and disk of ours; conditions of IAM can match it, but not labels."""
 
 _LONGEST = 63
+_ZONES: Mapping[str, str] = {"us-central1": "abcf", "us-east1": "bcd", "europe-west1": "bcd"}
+"""Regions whose zones are not a, b and c: "Regions and zones", cloud.google.com/compute/docs. Zones
+made for AI alone are not among them."""
 _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-")
 _NAME_PART = re.compile(r"[a-z0-9](?:[-a-z0-9]{0,38}[a-z0-9])?")
 _PROVIDER_ID = re.compile(r"projects/([^/]+)/zones/([^/]+)/instances/([^/]+)")
@@ -107,6 +110,11 @@ def labels(request: LaunchRequest, version: str) -> Mapping[str, str]:
 def region_of(zone: str) -> str:
     """`us-central1` for `us-central1-a`."""
     return zone.rpartition("-")[0]
+
+
+def zones_of(region: str) -> Sequence[str]:
+    """The zones of a region, asking nobody."""
+    return [f"{region}-{letter}" for letter in _ZONES.get(region, "abc")]
 
 
 def moment(text: str) -> datetime:

@@ -1,15 +1,15 @@
 """What is for sale now: the shipped catalogue, joined with what the cloud says of each zone.
 
 Asked for are the types that a zone sells, the Spot price of each (`advice.capacityHistory`; it
-moves about once a day, so it is kept for an hour) and the quotas. On-demand prices stay those of
-the catalogue. What cannot be read leaves the catalogue's figure as it is.
+moves about once a day, so it is kept for an hour), the quotas, and once a day the prices on demand
+(`billing.py`). What cannot be read leaves the catalogue's figure as it is.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -19,10 +19,12 @@ from control_plane.core.model import Market, Offer
 from control_plane.core.policy import CloudPolicy
 from control_plane.errors import ProviderError
 from providers.catalog.loader import load_offers
+from providers.gcp.billing import COMPUTE_ENGINE, PriceList
 from providers.gcp.client import Client
-from providers.gcp.launch import attached, project_of, sold_on_demand
-from providers.gcp.names import region_of
+from providers.gcp.launch import attached, machine_type, project_of, sold_on_demand
+from providers.gcp.names import region_of, zones_of
 from providers.gcp.quotas import region
+from providers.side_by_side import side_by_side
 
 _SIDE_BY_SIDE = 8
 _AT_A_TIME = 60
@@ -37,7 +39,17 @@ _Answer = TypeVar("_Answer")
 
 
 def catalogue(regions: Iterable[str] = ()) -> Sequence[Offer]:
-    """What the shipped table has for these regions (none = all), without what is not sold so."""
+    """What the shipped table has for these regions (none = all), without what is not sold so. What
+    it has for a whole region is tried in all of its zones: whether one sells it nobody was asked,
+    and an instance is made in a zone."""
+    return [
+        each
+        for offer in _listed(regions)
+        for each in _placed(offer, zones_of(offer.region), sold={})
+    ]
+
+
+def _listed(regions: Iterable[str]) -> Sequence[Offer]:
     wanted = frozenset(regions)
     return [
         offer
@@ -56,30 +68,31 @@ class Shop:
         self._pool = ThreadPoolExecutor(_SIDE_BY_SIDE, thread_name_prefix="gcp-prices")
         self._now = now
         self._patience_s = patience_s
+        self._list = PriceList(client, now)
         self._prices: dict[_Key, tuple[datetime, Decimal | None]] = {}
         self._lock = threading.Lock()
 
     def offers(self, cloud: CloudPolicy) -> Sequence[Offer]:
         """What these settings may buy."""
-        offers, project = catalogue(cloud.regions), project_of(cloud.options)
+        offers, project = _listed(cloud.regions), project_of(cloud.options)
         names = sorted({offer.region for offer in offers})
         regions = self._asked(names, lambda name: region(self._client, project, name))
         allowed = [o for o in offers if o.region not in regions or not regions[o.region].bars(o)]
-        zones = {offer.zone for offer in allowed if offer.zone}
-        zones |= {zone for each in regions.values() for zone in each.zones}
-        sold = self._asked(sorted(zones), lambda zone: self._sold(project, zone))
-        return self._priced(project, [each for o in allowed for each in _placed(o, sold)])
+        zones = {name: regions[name].zones if name in regions else zones_of(name) for name in names}
+        everywhere = {offer.zone for offer in allowed} | {
+            z for each in zones.values() for z in each
+        }
+        sold = self._asked(sorted(everywhere - {""}), lambda zone: self._sold(project, zone))
+        placed = [each for o in allowed for each in _placed(o, zones[o.region], sold)]
+        self._asked([COMPUTE_ENGINE], lambda _: self._list.refresh())
+        listed = [_listed_at(each, self._list.on_demand(each)) for each in placed]
+        return self._priced(project, listed)
 
     def _asked(
         self, questions: Sequence[_Question], ask: Callable[[_Question], _Answer]
     ) -> Mapping[_Question, _Answer]:
         """Answers to questions asked side by side; those that fail or take too long are missing."""
-        asked = {self._pool.submit(ask, question): question for question in questions}
-        done, late = wait(asked, timeout=self._patience_s)
-        for each in late:
-            each.cancel()
-        good = (each for each in done if not isinstance(each.exception(), ProviderError))
-        return {asked[each]: each.result() for each in good}
+        return side_by_side(self._pool, questions, ask, deadline_s=self._patience_s)[0]
 
     def _sold(self, project: str, zone: str) -> frozenset[str]:
         """Names of all machine types and GPUs that a zone sells."""
@@ -123,19 +136,26 @@ def _attached(offer: Offer) -> str:
 
 def _goods(offer: Offer) -> frozenset[str]:
     """What a zone must sell for an offer to be had."""
-    return frozenset({offer.instance_type, _attached(offer)} - {""})
+    return frozenset({machine_type(offer.instance_type), _attached(offer)} - {""})
 
 
-def _placed(offer: Offer, sold: Mapping[str, frozenset[str]]) -> Iterator[Offer]:
-    """Where an offer is to be had. One of a whole region becomes one for each zone that is known to
-    sell it: an instance is made in a zone, and its name is unique in that zone only."""
-    if offer.zone:
-        if offer.zone not in sold or _goods(offer) <= sold[offer.zone]:
-            yield offer
-        return
-    for zone, goods in sorted(sold.items()):
-        if region_of(zone) == offer.region and _goods(offer) <= goods:
+def _placed(
+    offer: Offer, zones: Sequence[str], sold: Mapping[str, frozenset[str]]
+) -> Iterator[Offer]:
+    """Where an offer is to be had: in its zone, or in those of its region, as far as they do not
+    say that they sell no such thing."""
+    for zone in [offer.zone] if offer.zone else zones:
+        if zone not in sold or _goods(offer) <= sold[zone]:
             yield replace(offer, zone=zone)
+
+
+def _listed_at(offer: Offer, usd_hour: Decimal | None) -> Offer:
+    """The same offer where the machine costs so much on demand."""
+    if usd_hour is None:
+        return offer
+    spot = offer.market is Market.SPOT
+    price = min(offer.price_usd_hour, usd_hour) if spot else usd_hour
+    return replace(offer, price_usd_hour=price, on_demand_usd_hour=usd_hour)
 
 
 def _at(offer: Offer, price: Decimal | None) -> Offer:

@@ -14,9 +14,10 @@ from importlib.metadata import version as installed_version
 from typing import Any
 
 from control_plane.core.model import Leftover, Observation, Offer, Sighting
+from control_plane.core.pacing import Pace
 from control_plane.core.policy import CloudPolicy
 from control_plane.errors import ProviderError
-from control_plane.ports import Check, Launched, LaunchRequest, MachineRef
+from control_plane.ports import Check, Launched, LaunchRequest, Limits, MachineRef
 from providers.gcp import leftovers, names
 from providers.gcp.client import Client, Connection
 from providers.gcp.ending import Deed, History, deed, histories, history
@@ -35,11 +36,17 @@ def _utc_now() -> datetime:
     return datetime.now(UTC)
 
 
+LIMITS = Limits(launches=Pace(per_s=20.0, burst=100.0), requests=Pace(per_s=20.0, burst=100.0))
+"""Of a project in a region: "Compute Engine rate quotas", 1,500 calls of a group in each minute of
+the clock, so the burst and a minute of the rate stay below it."""
+
+
 class GcpProvider:
     """All projects that one set of credentials may use. Safe to use from several threads."""
 
     name = PROVIDER
     needs_token = False
+    limits = LIMITS
 
     def __init__(
         self,
@@ -50,7 +57,7 @@ class GcpProvider:
         version: str = "",
         now: Callable[[], datetime] = _utc_now,
     ) -> None:
-        """`patience_s` is how long a listing may take in all, and each of the three rounds of
+        """`patience_s` is how long a listing may take in all, and each of the four rounds of
         questions about what is sold."""
         self._client = Client(connection or Connection())
         self._render = render

@@ -7,19 +7,22 @@ from __future__ import annotations
 import json
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, ClassVar
 
+import httpx2
+
 from agent_bootstrap.user_data import cloud_startup
-from control_plane.clouds import Clouds
+from control_plane.agents import AgentSettings
+from control_plane.clouds import Clouds, cloud_sources
 from control_plane.config.load import load_text
-from control_plane.core.model import Job, JobSpec, Machine, Need
+from control_plane.core.model import Job, JobSpec, Machine, Need, Offer
 from control_plane.core.snapshot import Timing
 from control_plane.identity.aws import AwsIdentity
 from control_plane.identity.azure import AzureIdentity
-from control_plane.identity.gcp import GcpIdentity
+from control_plane.identity.gcp import PUSH_ACCOUNT, GcpIdentity
 from control_plane.identity.verifier import Verifier
 from control_plane.identity.web import Web
 from control_plane.local import serving
@@ -29,12 +32,14 @@ from control_plane.service import Submission
 from providers.aws.client import AwsSettings
 from providers.aws.provider import AwsProvider
 from providers.azure.provider import AzureProvider
+from providers.catalog.loader import load_offers
 from providers.gcp.provider import GcpProvider
 from tests.agent.vm import ProcessVm
-from tests.fakes.azure.clock import FakeClock
+from tests.fakes import notices
 from tests.fakes.azure.cloud import SUBSCRIPTION, AzureCloud
 from tests.fakes.azure.connection import connect
 from tests.fakes.azure.server import AzureServer
+from tests.fakes.clock import RunningClock
 from tests.fakes.ec2.account import Account
 from tests.fakes.ec2.server import Ec2Server
 from tests.fakes.gcp.cloud import GcpCloud
@@ -58,6 +63,8 @@ pools:
     idle_timeout: 2s
 """
 NOTICE_S = 25.0
+METADATA_URL = "http://metadata.invalid"
+"""Stands in start-up texts for the metadata service of whichever machine boots them."""
 
 
 class VmMetadata(Metadata):
@@ -113,6 +120,19 @@ class Cloud(ABC):
         """The cloud takes it back."""
 
     @abstractmethod
+    def take(self, cloud_id: str) -> None:
+        """The time of its notice is over."""
+
+    @abstractmethod
+    def taken(self, cloud_id: str) -> Any:
+        """What the cloud's own service delivers when it takes a machine."""
+
+    def proof(self, vouching: identity.Clouds, address: str, token: str) -> str:
+        """What its service proves itself by, at an address that was given this token."""
+        del vouching, address
+        return token
+
+    @abstractmethod
     def left(self) -> list[str]:
         """All that exists and costs money."""
 
@@ -137,7 +157,10 @@ class Aws(Cloud):
         settings = AwsSettings(
             endpoint_url=self.server.url, access_key="AKIAIOSFODNN7EXAMPLE", secret_key="secret"
         )
-        return AwsProvider(settings, render=render, now=self.account.now)
+        return AwsProvider(settings, render=render, catalogue=self.catalogue, now=self.account.now)
+
+    def catalogue(self) -> Sequence[Offer]:
+        return load_offers(("aws",))
 
     def verifier(self, web: Web, server_url: str, directory: Path) -> Verifier:
         return AwsIdentity(web, _now)
@@ -152,6 +175,7 @@ class Aws(Cloud):
         role = f"/latest/meta-data/iam/security-credentials/{ROLE}"
         session = vouching.aws_credentials(cloud_id, account=self.account.id)
         metadata.documents["/latest/meta-data/instance-id"] = lambda _: cloud_id
+        metadata.tags = self.account.metadata_tags(cloud_id)
         metadata.documents[role] = lambda _: json.dumps(session)
 
     def ended(self, cloud_id: str) -> None:
@@ -159,6 +183,16 @@ class Aws(Cloud):
 
     def interrupt(self, cloud_id: str) -> None:
         self.account.interrupt(cloud_id, notice_s=NOTICE_S)
+
+    def take(self, cloud_id: str) -> None:
+        self.account.interrupt(cloud_id)
+
+    def taken(self, cloud_id: str) -> Any:
+        return notices.aws_warning(cloud_id, _now())
+
+    def ending(self, cloud_id: str) -> Any:
+        """What EventBridge delivers when an instance has ended."""
+        return notices.aws_state(cloud_id, "terminated", _now())
 
     def left(self) -> list[str]:
         return [each for found in self.account.resources().values() for each in found]
@@ -176,8 +210,8 @@ class Gcp(Cloud):
     settings: ClassVar = {"regions": ["us-central1"], "project": project, "service_account": email}
 
     def __init__(self) -> None:
-        self.clock = FakeClock(_now(), ticking=True)
-        self.cloud = GcpCloud(self.clock)  # type: ignore[arg-type]
+        self.clock = RunningClock()
+        self.cloud = GcpCloud(self.clock)
         self.server = GcpServer(self.cloud)
         self.server.__enter__()
 
@@ -222,6 +256,17 @@ class Gcp(Cloud):
     def interrupt(self, cloud_id: str) -> None:
         self.cloud.preempt(cloud_id)
 
+    def take(self, cloud_id: str) -> None:
+        del cloud_id
+        self.clock.advance(30)
+
+    def taken(self, cloud_id: str) -> Any:
+        return notices.gcp_preempted(cloud_id, _now())
+
+    def proof(self, vouching: identity.Clouds, address: str, token: str) -> str:
+        account = f"{PUSH_ACCOUNT}@{self.project}.iam.gserviceaccount.com"
+        return vouching.gcp_token(vouching.gcp_push_claims(address, account))
+
     def left(self) -> list[str]:
         found = self.cloud.resources()
         return [*found["machines"], *found["disks"], *found["addresses"]]
@@ -242,7 +287,7 @@ class Azure(Cloud):
     }
 
     def __init__(self) -> None:
-        self.cloud = AzureCloud(FakeClock(_now(), ticking=True))
+        self.cloud = AzureCloud(RunningClock())
         self.cloud.provision_s = 0
         self.cloud.add_group("ml", "eastus")
         self.server = AzureServer(self.cloud)
@@ -285,6 +330,16 @@ class Azure(Cloud):
     def interrupt(self, cloud_id: str) -> None:
         self.cloud.interrupt(cloud_id, notice_s=NOTICE_S)
 
+    def take(self, cloud_id: str) -> None:
+        self.cloud.interrupt(cloud_id, notice_s=0)
+
+    def taken(self, cloud_id: str) -> Any:
+        return notices.azure_preempted(cloud_id, _now())
+
+    def ending(self, cloud_id: str) -> Any:
+        """What Event Grid delivers when a machine is deleted."""
+        return notices.azure_deleted(cloud_id, _now())
+
     def left(self) -> list[str]:
         return self.cloud.resources()
 
@@ -310,7 +365,8 @@ class VouchedWeb(Web):
 class Land:
     """A control plane that buys at one cloud, and everything that happens there."""
 
-    def __init__(self, cloud: Cloud, directory: Path) -> None:
+    def __init__(self, cloud: Cloud, directory: Path, *, at_least_s: float = 0.5) -> None:
+        """`at_least_s`: how often the loop looks while all is settled and nobody wakes it."""
         self.cloud = cloud
         self.directory = directory
         self.vouching = identity.Clouds()
@@ -321,7 +377,9 @@ class Land:
         self._serving = serving(
             directory / "state",
             timing=Timing(lease_s=15, terminate_repeat_s=1),
-            pace=Pace(at_least_s=0.5, unsettled_s=0.2),
+            pace=Pace(at_least_s=at_least_s, unsettled_s=0.2),
+            # Waiting for work is not what these tests are about, and an idle machine ends after it.
+            agents=AgentSettings(wait_s=1, poll_s=1),
             public_url="http://127.0.0.1:{port}",
             clouds=self._clouds,
         )
@@ -337,13 +395,11 @@ class Land:
         return Clouds(
             providers={self.cloud.name: self.cloud.provider(self._render)},
             verifiers={self.cloud.name: self.cloud.verifier(web, public_url, self.directory)},
+            sources=cloud_sources(web, now, public_url),
         )
 
     def _render(self, request: LaunchRequest) -> str:
         """The real start-up text, but for where the metadata service is."""
-        metadata = self.metadata.get(request.machine_id)
-        if metadata is None:
-            metadata = self.metadata[request.machine_id] = VmMetadata(request.machine_id)
         boot = request.boot
         return cloud_startup(
             self.cloud.name,
@@ -354,8 +410,8 @@ class Land:
             agent_sha256=boot.agent_sha256,
             boot_timeout_s=boot.boot_timeout_s,
             max_lifetime_s=boot.max_lifetime_s,
-            metadata_url=metadata.url,
-            api_url=metadata.url,
+            metadata_url=METADATA_URL,
+            api_url=METADATA_URL,
         )
 
     def submit(self, command: str, **spec: Any) -> Job:
@@ -385,7 +441,9 @@ class Land:
         for machine_id, (text, cloud_id) in there.items():
             if machine_id not in self.vms:
                 self.ids[machine_id] = cloud_id
-                self.cloud.equip(self.metadata[machine_id], cloud_id, self.vouching)
+                metadata = self.metadata[machine_id] = VmMetadata(machine_id)
+                self.cloud.equip(metadata, cloud_id, self.vouching)
+                text = text.replace(METADATA_URL, metadata.url)
                 self.vms[machine_id] = ProcessVm(self.directory / machine_id, text)
                 self.vms[machine_id].boot()
         for machine_id, vm in self.vms.items():
@@ -402,6 +460,15 @@ class Land:
         """The cloud announces that it takes this machine, and takes it."""
         self.metadata[machine_id].preempt(NOTICE_S)
         self.cloud.interrupt(self.ids[machine_id])
+
+    def tell(self, delivery: Any) -> list[str]:
+        """The cloud's own service delivers this; which of our machines it was about."""
+        address = f"{self.server.url}/v1/notices/{self.cloud.name}"
+        proof = self.cloud.proof(self.vouching, address, self.plane.notices_token)
+        answer = httpx2.post(address, json=delivery, headers={"Authorization": f"Bearer {proof}"})
+        assert answer.status_code == 200, answer.text
+        heard: list[str] = answer.json()["machines"]
+        return heard
 
     def story(self) -> str:
         """What happened, for whoever has to find out why it did not."""

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
+from control_plane.core.access import ApiToken, Federation, Grant, Role, Rule
 from control_plane.core.model import (
     Capacity,
     Event,
@@ -225,4 +226,34 @@ def autoscaler(version: int, name: str = "a", document: str = "name: a") -> Auto
         document=document,
         policy=Autoscaler(name=name, queues={}, pools={}),
         applied_at=NOW,
+    )
+
+
+def token(version: int = 1, token_id: str = "t-1", name: str = "alice") -> ApiToken:
+    return ApiToken(
+        id=token_id,
+        name=name,
+        sha256="ab" * 32,
+        grant=Grant(role=Role.SUBMITTER, queues=("q", "other")),
+        created_at=NOW,
+        created_by="admin",
+        expires_at=at(1000),
+        version=version,
+    )
+
+
+def federation(version: int = 1, name: str = "github") -> Federation:
+    return Federation(
+        name=name,
+        issuer="https://token.actions.githubusercontent.com",
+        audience="https://orchctl.example",
+        rules=(
+            Rule(
+                claims={"repository": ("acme/train", "acme/eval"), "ref": ("refs/heads/*",)},
+                grant=Grant(role=Role.OPERATOR, queues=("*",)),
+            ),
+        ),
+        applied_at=NOW,
+        applied_by="admin",
+        version=version,
     )

@@ -16,12 +16,14 @@ from tests.conformance.builders import (
     claim,
     enqueue,
     event,
+    federation,
     interval,
     job,
     machine,
     move,
     queue,
     run,
+    token,
 )
 
 ARTIFACT = Artifact(name="out.bin", size_bytes=3, sha256="ab", blob="jobs/ended/1/artifacts/ab")
@@ -33,6 +35,9 @@ def plan(number: int) -> PlanRecord:
 
 def make_busy(store: Store) -> Fence:
     """A store in the middle of its work, with something of every kind and state."""
+    store.token_put(token(), expected_version=0)
+    store.token_put(token(token_id="t-2"), expected_version=0)
+    store.federation_put(federation(), expected_version=0)
     store.autoscaler_put(autoscaler(1), expected_version=0)
     store.autoscaler_remove("a")
     store.autoscaler_put(autoscaler(1, document="declared again"), expected_version=0)

@@ -59,6 +59,18 @@ def empty_dynamodb(request: pytest.FixtureRequest, folder: Path) -> Store:
     return DynamoStore(client, table=table, clock=SystemClock())
 
 
+def empty_s3(request: pytest.FixtureRequest) -> Blobs:
+    """A bucket of its own on the shared emulator."""
+    client = request.getfixturevalue("s3")
+    from control_plane.blobs.s3 import S3Blobs
+
+    bucket = f"conformance-{next(_tables)}"
+    client.create_bucket(
+        Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": "eu-central-1"}
+    )
+    return S3Blobs(lambda: client, bucket)
+
+
 STORES: dict[str, Adapter] = {
     "memory": Adapter(empty=lambda request, folder: MemoryStore()),
     "sqlite": Adapter(empty=empty_sqlite),
@@ -69,6 +81,7 @@ STORES: dict[str, Adapter] = {
 BLOBS: dict[str, Callable[[pytest.FixtureRequest, Path], Blobs]] = {
     "memory": lambda request, folder: MemoryBlobs(),
     "local": lambda request, folder: LocalBlobs(folder / "blobs"),
+    "s3": lambda request, folder: empty_s3(request),
 }
 
 

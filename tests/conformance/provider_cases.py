@@ -1,7 +1,7 @@
-"""The clouds that the provider suite runs against, each behind the same hooks.
+"""What the provider suite asks of a cloud, and the two that need no account.
 
-A new cloud joins by a subclass of `ProviderCase` and a line in `CASES`. A hook that a cloud cannot
-offer is named in `cannot` with the reason, and the tests that need it are not made for that cloud.
+A new cloud joins by a subclass of `ProviderCase` and a line in `registry.CASES`. A hook that a
+cloud cannot offer is named in `cannot` with the reason, and tests that need it are not made for it.
 """
 
 from __future__ import annotations
@@ -346,20 +346,6 @@ class RenamedCase(SimulatedCase):
 
     name = "aws"
 
-
-from tests.conformance.clouds.aws import AwsCase  # noqa: E402 - it builds on what is above
-from tests.conformance.clouds.azure import AzureCase  # noqa: E402
-from tests.conformance.clouds.gcp import GcpCase  # noqa: E402
-
-CASES: Mapping[str, type[ProviderCase]] = {
-    "aws": AwsCase,
-    "azure": AzureCase,
-    "gcp": GcpCase,
-    "local": LocalCase,
-    "simulated": SimulatedCase,
-    "simulated-as-aws": RenamedCase,
-}
-"""Every provider that must pass the suite."""
 
 EXPECTED_CLASSES: Mapping[str, ErrorClass] = {
     "InsufficientInstanceCapacity": ErrorClass.CAPACITY_ZONE,

@@ -1,6 +1,6 @@
 """One suite for every `ports.Provider`: launch once, find again, end for good, refuse in classes.
 
-Each test runs against every case of `provider_cases.CASES`. What really exists is asked from the
+Each test runs against every case of `registry.CASES`. What really exists is asked from the
 case (the process table, the simulated cloud's own truth), never from the provider under test.
 """
 
@@ -18,13 +18,13 @@ from control_plane.core.model import ErrorClass, Market
 from control_plane.errors import ProviderError
 from control_plane.ports import Launched, LaunchRequest, MachineRef, Provider
 from tests.conformance.provider_cases import (
-    CASES,
     EXPECTED_CLASSES,
     FLEET,
     HOOKS,
     TOKEN,
     ProviderCase,
 )
+from tests.conformance.registry import CASES
 
 
 @pytest.fixture(params=sorted(CASES))

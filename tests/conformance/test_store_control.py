@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from control_plane.core.model import Cooldown, ErrorClass
+from control_plane.core.pacing import Bucket
 from control_plane.errors import Conflict, InvalidInput, NotFound
 from control_plane.ports import Fence, HeldFence, PlanRecord, Shared, Store, StoredAnswer
 from tests.conformance.builders import (
@@ -172,6 +173,37 @@ def test_cooldowns_are_replaced_by_key(store: Store) -> None:
     for each in (other, first, again):
         store.cooldown_put(each)
     assert store.cooldown_list() == (again, other)
+
+
+def bucket(version: int, tokens: float = 3.5, key: str = "aws/us-east-1/launches") -> Bucket:
+    return Bucket(key=key, version=version, tokens=tokens, per_s=0.1, at=at(7), short=True)
+
+
+def test_a_bucket_is_written_by_whoever_has_seen_the_last_one(store: Store) -> None:
+    assert store.bucket_get("aws/us-east-1/launches") is None
+    with pytest.raises(Conflict):
+        store.bucket_put(bucket(2))
+    store.bucket_put(bucket(1))
+    for late in (bucket(1, 9.0), bucket(3, 9.0)):
+        with pytest.raises(Conflict):
+            store.bucket_put(late)
+    assert store.bucket_get("aws/us-east-1/launches") == bucket(1)
+    store.bucket_put(bucket(2, 0.0))
+    store.bucket_put(bucket(1, key="gcp/europe-west4/requests"))
+    assert store.bucket_get("aws/us-east-1/launches") == bucket(2, 0.0)
+
+
+@pytest.mark.usefixtures("jumpy_threads")
+def test_of_many_that_have_seen_the_same_bucket_one_writes_it(store: Store) -> None:
+    def put(tokens: int) -> bool:
+        try:
+            store.bucket_put(bucket(1, tokens))
+        except Conflict:
+            return False
+        return True
+
+    with ThreadPoolExecutor(8) as pool:
+        assert sum(pool.map(put, range(8))) == 1
 
 
 def plan(number: int, name: str = "a") -> PlanRecord:

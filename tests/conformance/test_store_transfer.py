@@ -88,6 +88,7 @@ def contents(store: Store) -> dict[str, object]:
         "machines": store.machine_list(open_only=False),
         "plans": store.plan_list("a"),
         "events": events(store),
+        "access": (store.token_list(), store.federation_list()),
     }
 
 

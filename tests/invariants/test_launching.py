@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
+from datetime import timedelta
 from decimal import Decimal
 
 import pytest
@@ -17,6 +19,7 @@ from control_plane.core.policy import (
     PoolPolicy,
     Range,
 )
+from control_plane.ports import Launched, LaunchRequest
 from control_plane.throttle import Rests
 from providers.simulated.clock import EPOCH
 from providers.simulated.errors import refusal
@@ -134,13 +137,13 @@ def test_02_an_unclear_answer_is_repeated_with_the_same_key() -> None:
 
 
 def test_02_what_carries_our_label_is_adopted() -> None:
-    """A launch whose answer was lost is found by its label at the next look; no second call."""
+    """A launch whose answer was lost is found by its label once it runs; no second call."""
     world = small_world()
     world.submit()
     world.cloud.drop_next_answer(call="launch")
     world.tick()
     assert world.machine().state is S.LAUNCHING
-    world.clock.advance(5)
+    world.clock.advance(world.cloud.spec.start_s + 1)
     world.tick()
     assert world.machine().provider_id == world.cloud.vms[0].provider_id
     assert len(world.provider.requests) == 1
@@ -571,3 +574,27 @@ def test_09_a_late_refusal_is_read_like_an_early_one() -> None:
     assert machine.state is S.LAUNCH_FAILED
     assert machine.reason
     assert machine.reason.numbers["last_code"] == "InsufficientInstanceCapacity"
+
+
+def test_06_one_call_may_buy_whichever_of_several_the_cloud_has_most_of(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What was bought is what is recorded, paid and, when it fails, not what is tried next."""
+    world = small_world(spec=CloudSpec(regions={"us-east-1": ("us-east-1a", "us-east-1b")}))
+    launch = world.provider.launch
+
+    def whichever(request: LaunchRequest) -> Launched:
+        assert request.offer not in request.alternatives
+        assert {each.market for each in request.alternatives} == {request.offer.market}
+        other = request.alternatives[0]
+        return replace(launch(replace(request, offer=other)), offer=other)
+
+    monkeypatch.setattr(world.provider, "launch", whichever)
+    world.submit()
+    world.tick()
+    machine, (vm,) = world.machine(), world.alive()
+    assert machine.offer == vm.offer == machine.offers[0]
+    assert (machine.attempt, vm.key) == (1, machine.launch_key)
+    (price,) = world.store.prices_between(EPOCH, world.clock.now() + timedelta(hours=1))
+    assert (price.zone, price.price_usd_hour) == (vm.offer.zone, vm.offer.price_usd_hour)
+    assert len(set(machine.offers)) == len(machine.offers)

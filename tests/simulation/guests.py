@@ -6,20 +6,19 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from agent_bootstrap import wire
 from agent_bootstrap.idle import Timers
 from control_plane.agents import Agents, Gone
-from control_plane.core.model import Machine
+from control_plane.core.model import Machine, Offer
 from control_plane.errors import Denied, OrchctlError, StaleEpoch, Unavailable
-from control_plane.ports import Clock
-from providers.simulated.cloud import SimulatedCloud
-from providers.simulated.machines import Vm
+from control_plane.ports import BootSettings, Clock
+from providers.simulated.machines import InterruptionNotice
 
 T = TypeVar("T")
 
@@ -30,6 +29,33 @@ _REPORT_S = 5.0
 _STOP_S = 2.0
 """How long a simulated job takes to obey SIGTERM."""
 _FOR_EVER_S = 1e9
+
+
+class Vm(Protocol):
+    """What an agent finds itself on."""
+
+    provider_id: str
+    machine_id: str
+    offer: Offer
+    boot: BootSettings
+    booted_at: datetime | None
+    """When its start-up text is through; None = never."""
+
+    def up(self, now: datetime) -> bool:
+        """Whether an agent runs on it."""
+
+
+class Cloud(Protocol):
+    """What an agent sees of its cloud."""
+
+    @property
+    def clock(self) -> Clock: ...
+
+    def notices(self) -> Sequence[InterruptionNotice]:
+        """Interruptions that are announced now."""
+
+    def shut_down(self, provider_id: str) -> None:
+        """What the agent does to end its machine."""
 
 
 class Unanswered(Exception):
@@ -101,10 +127,10 @@ def script(command: str) -> tuple[float, int]:
 class Guest:
     """The agent of one VM."""
 
-    def __init__(
-        self, vm: Vm, cloud: SimulatedCloud, agents: Agents, line: Line, token: str
-    ) -> None:
+    def __init__(self, vm: Vm, cloud: Cloud, agents: Agents, line: Line, token: str) -> None:
         self.vm = vm
+        self.agents = agents
+        """The control plane that it reaches."""
         self.due: datetime | None = vm.booted_at
         """When it next has something to do; None = never again."""
         self.frozen_until = _START
@@ -114,7 +140,6 @@ class Guest:
         """Why it ended its machine; empty while it has not."""
         self._cloud = cloud
         self._clock: Clock = cloud.clock
-        self._agents = agents
         self._line = line
         self._one_time = token
         self._session = ""
@@ -189,7 +214,7 @@ class Guest:
         """One request under the session. Raises `Unanswered`; a refusal counts as contact."""
         try:
             answer = self._line.ask(
-                self.machine_id, lambda: call(self._agents.authenticate(self._session))
+                self.machine_id, lambda: call(self.agents.authenticate(self._session))
             )
         except OrchctlError:
             self._heard()
@@ -204,22 +229,14 @@ class Guest:
     # ------------------------------------------------------------------------ register, claim
 
     def _register(self) -> None:
-        capacity = self.vm.offer.capacity
-        message = wire.Register(
-            machine_id=self.machine_id,
-            instance=f"instance-{self.vm.provider_id}",
-            proof={"kind": "one-time", "token": self._one_time},
-            found=wire.Found(
-                gpus=capacity.gpus,
-                gpu_name=capacity.gpu_name,
-                gpu_memory_gib=capacity.gpu_memory_gib,
-                cpus=capacity.cpus,
-                memory_mib=capacity.memory_mib,
-                disk_gib=capacity.disk_gib,
-            ),
-        )
         try:
-            session = self._line.ask(self.machine_id, lambda: self._agents.register(message))
+            message = wire.Register(
+                machine_id=self.machine_id,
+                instance=f"instance-{self.vm.provider_id}",
+                proof=dict(self._proof()),
+                found=self._found(),
+            )
+            session = self._line.ask(self.machine_id, lambda: self.agents.register(message))
         except (Unanswered, Unavailable):
             return
         except Denied:
@@ -228,6 +245,20 @@ class Guest:
         self._session = session.token
         assert self._timers is not None, "started before"
         self._timers.registered(session.advice)
+
+    def _proof(self) -> Mapping[str, str]:
+        return {"kind": "one-time", "token": self._one_time}
+
+    def _found(self) -> wire.Found:
+        capacity = self.vm.offer.capacity
+        return wire.Found(
+            gpus=capacity.gpus,
+            gpu_name=capacity.gpu_name,
+            gpu_memory_gib=capacity.gpu_memory_gib,
+            cpus=capacity.cpus,
+            memory_mib=capacity.memory_mib,
+            disk_gib=capacity.disk_gib,
+        )
 
     def _claim_or_leave(self, now: datetime) -> None:
         assert self._timers is not None, "started before"
@@ -246,7 +277,7 @@ class Guest:
         self._claim_at = now + timedelta(seconds=max(1.0, advice.poll_s))
         message = wire.Claim(running=sorted(self.runs), limit=8)
         try:
-            claimed = self._ask(lambda machine: self._agents.claim(machine, message))
+            claimed = self._ask(lambda machine: self.agents.claim(machine, message))
         except Unanswered:
             return
         self._timers.advice, self._drain = claimed.advice, claimed.drain
@@ -262,7 +293,7 @@ class Guest:
     def _ask_to_leave(self, why: str, now: datetime) -> None:
         assert self._timers is not None, "started before"
         try:
-            left = self._ask(lambda machine: self._agents.leave(machine, wire.Leave(why=why)))
+            left = self._ask(lambda machine: self.agents.leave(machine, wire.Leave(why=why)))
         except Unanswered:
             self._claim_at = now + timedelta(seconds=_RETRY_S)
             return
@@ -302,13 +333,13 @@ class Guest:
     def _report_one(self, run: Run, now: datetime) -> None:
         job_id, epoch = run.work.job_id, run.work.epoch
         if run.began is None:
-            self._ask(lambda m: self._agents.start(m, job_id, wire.Started(epoch=epoch)))
+            self._ask(lambda m: self.agents.start(m, job_id, wire.Started(epoch=epoch)))
             run.begin(now)
         elif run.ends is not None and run.ends <= now:
             text = f"{run.outcome}\n".encode()
-            self._ask(lambda m: self._agents.log(m, job_id, epoch, 0, text))
+            self._ask(lambda m: self.agents.log(m, job_id, epoch, 0, text))
             finished = wire.Finished(epoch=epoch, outcome=run.outcome, exit_code=run.exit_code)
-            self._ask(lambda m: self._agents.finish(m, job_id, finished))
+            self._ask(lambda m: self.agents.finish(m, job_id, finished))
             self._drop(run)
 
     def _drop(self, run: Run) -> None:
@@ -322,7 +353,7 @@ class Guest:
         assert self._timers is not None, "started before"
         message = wire.Beat(running=sorted(self.runs))
         try:
-            beaten = self._ask(lambda machine: self._agents.beat(machine, message))
+            beaten = self._ask(lambda machine: self.agents.beat(machine, message))
         except Unanswered:
             self._beat_at = now + timedelta(seconds=_RETRY_S)
             return
@@ -346,7 +377,7 @@ class Guest:
             left_s = (self._taken_at - now).total_seconds()
             notice = wire.Notice(kind="spot", seconds_left=left_s)
             try:
-                self._ask(lambda machine: self._agents.notice(machine, notice))
+                self._ask(lambda machine: self.agents.notice(machine, notice))
             except (Denied, Gone):
                 raise
             except (Unanswered, OrchctlError):
@@ -362,7 +393,7 @@ class Guest:
         if self.runs and now < self._ending_until:
             return
         with suppress(Unanswered, OrchctlError):
-            self._ask(lambda machine: self._agents.leave(machine, wire.Leave(why=self._ending)))
+            self._ask(lambda machine: self.agents.leave(machine, wire.Leave(why=self._ending)))
         self._shut_down(self._ending)
 
     def _shut_down(self, why: str) -> None:

@@ -54,26 +54,26 @@ class Watch:
     def step(self) -> None:
         """After anything happened. Raises `Broken`."""
         for cloud in self.world.clouds.values():
-            _none(cloud.violations)
+            none(cloud.violations)
         for record in self.world.store.autoscaler_list():
-            _none(self._caps(record.policy))
+            none(self._caps(record.policy))
 
     def ticked(self, controller: Controller, tick: Tick) -> None:
         """After a controller has looked at an autoscaler. Raises `Broken`."""
-        _none([finding.sentence for finding in tick.findings])
-        _none([error for error in (tick.done.errors if tick.done else ()) if _is_bug(error)])
-        _none(self._jobs())
-        _none(self._bought_twice(tick))
+        none([finding.sentence for finding in tick.findings])
+        none([error for error in (tick.done.errors if tick.done else ()) if is_bug(error)])
+        none(self._jobs())
+        none(self._bought_twice(tick))
 
     def at_rest(self) -> None:
         """When everything has come to its end. Raises `Broken`."""
         self.step()
-        _none(self._jobs())
-        _none([f"{job.id} is {job.state}" for job in self.world.jobs() if not _over(job)])
-        _none([f"{lease.job_id} is leased" for lease in self.world.store.job_leases()])
-        _none([f"{m.id} is {m.state}" for m in self.world.machines()])
-        _none([f"{vm.provider_id} of {vm.machine_id} lives" for vm in self.world.alive()])
-        _none(self._ledger())
+        none(self._jobs())
+        none([f"{job.id} is {job.state}" for job in self.world.jobs() if not _over(job)])
+        none([f"{lease.job_id} is leased" for lease in self.world.store.job_leases()])
+        none([f"{m.id} is {m.state}" for m in self.world.machines()])
+        none([f"{vm.provider_id} of {vm.machine_id} lives" for vm in self.world.alive()])
+        none(self._ledger())
 
     # ------------------------------------------------------------------------ caps
 
@@ -120,7 +120,7 @@ class Watch:
                 yield f"the epoch of {job.id} went back to {job.epoch}"
             self._epochs[job.id] = job.epoch
             attempts = self.world.store.job_attempts(job.id)
-            yield from _attempts(job, attempts)
+            yield from wrong_attempts(job, attempts)
             yield from _held_back(job, attempts, states)
             if _over(job):
                 self._ended[job.id] = job
@@ -205,7 +205,7 @@ def _as_wanted(machine: Machine) -> bool:
     return machine.state in IN_FLIGHT and machine.offer.capacity.gpus >= wanted.gpus
 
 
-def _attempts(job: Job, attempts: Sequence[Attempt]) -> Iterator[str]:
+def wrong_attempts(job: Job, attempts: Sequence[Attempt]) -> Iterator[str]:
     """One attempt at a time, each closed before the next, and one final one."""
     open_ones = [each for each in attempts if each.ended_at is None]
     if len(open_ones) != (job.state in _HELD):
@@ -229,7 +229,7 @@ def _held_back(
         yield f"{job.id} is {job.state} although {open_ones} have not succeeded"
 
 
-def _is_bug(error: str) -> bool:
+def is_bug(error: str) -> bool:
     """Whether an error of a tick is one of the program rather than of a cloud."""
     return any(
         word in error
@@ -251,7 +251,8 @@ def _over(job: Job) -> bool:
     return job.state in JOB_ENDED
 
 
-def _none(broken: Sequence[str] | Iterator[str]) -> None:
+def none(broken: Sequence[str] | Iterator[str]) -> None:
+    """Raises `Broken` when there is anything."""
     found = list(broken)
     if found:
         raise Broken("; ".join(found))

@@ -10,6 +10,7 @@ from typing import ClassVar
 from control_plane.core.model import Offer
 from control_plane.core.policy import CloudPolicy
 from control_plane.ports import Launched
+from providers.gcp.launch import machine_type
 from providers.gcp.provider import GcpProvider
 from providers.simulated.clock import SimulatedClock
 from tests.conformance.provider_cases import ProviderCase
@@ -82,10 +83,10 @@ class GcpCase(ProviderCase):
         assert not self.cloud.violations
 
     def make_unavailable(self, offer: Offer) -> None:
-        self.cloud.set_capacity(0, offer.instance_type)
+        self.cloud.set_capacity(0, machine_type(offer.instance_type))
 
     def make_available(self, offer: Offer) -> None:
-        self.cloud.set_capacity(None, offer.instance_type)
+        self.cloud.set_capacity(None, machine_type(offer.instance_type))
 
     def drop_launch_answer(self) -> None:
         self.cloud.drop_next_answer("instances.insert")

@@ -6,14 +6,14 @@ from __future__ import annotations
 import sys
 import threading
 
-from tests.fakes.azure.clock import FakeClock
 from tests.fakes.azure.cloud import AzureCloud
 from tests.fakes.azure.server import AzureServer
+from tests.fakes.clock import RunningClock
 
 
 def main() -> None:
     port = int(sys.argv[1]) if len(sys.argv) > 1 else 0
-    cloud = AzureCloud(FakeClock(ticking=True))
+    cloud = AzureCloud(RunningClock())
     cloud.add_group("orchctl")
     with AzureServer(cloud, port=port) as server:
         print(f"{server.url} {server.ca_file}", flush=True)  # noqa: T201

@@ -17,9 +17,11 @@ from decimal import Decimal
 from typing import Any
 
 from control_plane.core.model import Market
+from providers.simulated.clock import SimulatedClock
 from tests.fakes.azure import stock
-from tests.fakes.azure.clock import FakeClock, MovedClock
 from tests.fakes.azure.machines import Part, Vm
+from tests.fakes.clock import FakesClock
+from tests.fakes.holds import Holds
 
 SUBSCRIPTION = "5f3c1d2e-0000-4000-8000-000000000001"
 GPU_IMAGE = "microsoft-dsvm:ubuntu-hpc:2204:latest"
@@ -107,9 +109,10 @@ class _Room:
 class AzureCloud:
     """One subscription's cloud. Every method may be called from any thread."""
 
-    def __init__(self, clock: MovedClock | None = None) -> None:
-        self.clock: MovedClock = clock or FakeClock()
+    def __init__(self, clock: FakesClock | None = None) -> None:
+        self.clock: FakesClock = clock or SimulatedClock()
         self.lock = threading.RLock()
+        self.holds = Holds()
         self.groups: dict[str, Group] = {}
         self.subscriptions = [SUBSCRIPTION]
         self.images = {GPU_IMAGE.lower(), PLAIN_IMAGE.lower()}
@@ -476,7 +479,9 @@ def _parts(vm: Vm) -> Iterator[Part]:
     one it was given; the address hangs on the interface, not on the machine."""
     properties, suffix = vm.body["properties"], f"{vm.number:08x}"
 
-    def part(kind: str, name: str, about: Mapping[str, Any], owner: str, tags: Any = None) -> Part:
+    def part(
+        kind: str, name: str, about: Mapping[str, Any], owner: str, tags: Any = None, sku: str = ""
+    ) -> Part:
         return Part(
             kind=kind,
             name=name,
@@ -486,14 +491,17 @@ def _parts(vm: Vm) -> Iterator[Part]:
             owner=owner,
             goes_along=about.get("deleteOption") == "Delete",
             size_gib=int(about.get("diskSizeGB", 30)),
+            sku=sku,
         )
 
     disk = properties["storageProfile"]["osDisk"]
-    yield part("disks", disk.get("name", f"{vm.name}_OsDisk_1_{suffix}"), disk, vm.id)
+    sort = disk.get("managedDisk", {}).get("storageAccountType", "Premium_LRS")
+    yield part("disks", disk.get("name", f"{vm.name}_OsDisk_1_{suffix}"), disk, vm.id, sku=sort)
     for interface in properties["networkProfile"]["networkInterfaceConfigurations"]:
         about, name = interface["properties"], f"{interface['name']}-{suffix}"
         yield part("networkInterfaces", name, about, vm.id, interface.get("tags"))
         for inside in about["ipConfigurations"]:
             if address := inside["properties"].get("publicIPAddressConfiguration"):
                 option, own = address.get("properties", {}), f"{address['name']}-{suffix}"
-                yield part("publicIPAddresses", own, option, name, address.get("tags"))
+                sort = address.get("sku", {}).get("name", "Basic")
+                yield part("publicIPAddresses", own, option, name, address.get("tags"), sort)

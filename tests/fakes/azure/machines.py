@@ -27,6 +27,7 @@ class Part:
     goes_along: bool
     """`deleteOption: Delete`."""
     size_gib: int = 0
+    sku: str = ""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -172,7 +173,10 @@ def part_shown(group_id: str, part: Part) -> dict[str, Any]:
             "diskSizeGB": part.size_gib,
             "diskState": "Attached" if part.owner else "Unattached",
         }
+        shown["sku"] = {"name": part.sku}
         return shown | ({"managedBy": part.owner} if part.owner else {})
+    if part.sku:
+        shown["sku"] = {"name": part.sku}
     if part.owner:
         attachment = "virtualMachine" if part.kind == "networkInterfaces" else "ipConfiguration"
         shown["properties"][attachment] = {"id": part.owner}

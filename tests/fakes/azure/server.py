@@ -171,8 +171,11 @@ class _Handler(BaseHTTPRequestHandler):
             headers=request.headers,
             body=request.body,
         )
-        with cloud.troubled(operation.name, named.group):
-            reply = answer(cloud, operation.name, named)
+        try:
+            with cloud.troubled(operation.name, named.group):
+                reply = answer(cloud, operation.name, named)
+        finally:
+            cloud.holds.before_answer(operation.name)
         _check(cloud, operation.name, reply)
         return reply
 

@@ -26,8 +26,10 @@ from moto.ec2.models import ec2_backends
 from moto.scheduler.models import scheduler_backends
 
 from tests.fakes.ec2.faults import Fault, Faults
+from tests.fakes.ec2.fleets import Template
 from tests.fakes.ec2.instances import Vm
 from tests.fakes.ec2.stock import Stock
+from tests.fakes.holds import Holds
 
 START = datetime(2026, 1, 5, 8, 0, tzinfo=UTC)
 """Where a fake's time begins unless it follows the real one."""
@@ -48,6 +50,7 @@ class Account:
         self.lock = threading.RLock()
         self.stock = Stock()
         self.faults = Faults()
+        self.holds = Holds()
         self.profiles = {"orchctl-machine"}
         """Instance profiles that exist."""
         self.images: dict[str, int] = {}
@@ -64,6 +67,10 @@ class Account:
         """Requests and answers that the service models do not allow."""
         self.tokens: dict[tuple[str, str, str], tuple[str, str]] = {}
         """By region, zone and token: what was asked, and the answer."""
+        self.templates: dict[str, Template] = {}
+        """Launch templates by id."""
+        self.fleet_error = ""
+        """What stands in the way of each override of a fleet."""
         self._vms: dict[str, Vm] = {}
         self._start = start
         self._passed = timedelta()
@@ -199,6 +206,11 @@ class Account:
                 }
                 for vm in self.living()
             ]
+
+    def metadata_tags(self, instance_id: str) -> Mapping[str, str]:
+        """What an instance is told of its tags: nothing, unless they are to be shown."""
+        vm = self._vms[instance_id]
+        return dict(vm.tags) if vm.shows_tags else {}
 
     def resources(self) -> Mapping[str, list[str]]:
         """All that exists and can cost money, by kind."""

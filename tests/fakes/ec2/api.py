@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import math
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
@@ -14,9 +15,10 @@ from moto.core.responses import ActionResult
 from moto.ec2.exceptions import DryRunClientError, EC2ClientError
 from moto.ec2.responses import EC2Response
 
-from tests.fakes.ec2 import stock
+from tests.fakes.ec2 import fleets, stock
 from tests.fakes.ec2.account import Account
 from tests.fakes.ec2.checks import read_answer
+from tests.fakes.ec2.fleets import Pool, Template
 from tests.fakes.ec2.instances import Vm, is_filter
 
 ROOT_DEVICE = "/dev/sda1"
@@ -38,22 +40,31 @@ class Api(EC2Response):
     def run_instances(self) -> Any:
         asked = dict(self.params)
         zone = self._named_zone(asked)
-        token = (self.region, zone, asked.get("ClientToken", ""))
-        fingerprint = json.dumps({**asked, "DryRun": None}, sort_keys=True, default=str)
-        if asked.get("ClientToken") and (known := self.account.tokens.get(token)):
-            if known[0] != fingerprint:
-                raise EC2ClientError(
-                    "IdempotentParameterMismatch",
-                    "The client token was used with other parameters.",
-                )
-            return known[1]
+        if (known := self._said_before(zone, asked)) is not None:
+            return known
         self._refuse_wrong(asked)
         if asked.get("DryRun"):
             raise DryRunClientError()
-        zone = self._zone_with_room(asked, zone)
-        body = self._make(asked, zone)
-        if asked.get("ClientToken"):
-            self.account.tokens[token] = (fingerprint, body)
+        vm = self._make(asked, self._zone_with_room(asked, zone), asked.get("ClientToken", ""))
+        reservation = {"OwnerId": self.account.id, "Groups": [], "Instances": [vm.shown]}
+        return self._remembered(zone, asked, ActionResult(reservation))
+
+    def _said_before(self, scope: str, asked: Mapping[str, Any]) -> str | None:
+        """The answer to the same call with the same token."""
+        known = self.account.tokens.get((self.region, scope, asked.get("ClientToken", "")))
+        if known is None or not asked.get("ClientToken"):
+            return None
+        if known[0] != _fingerprint(asked):
+            raise EC2ClientError(
+                "IdempotentParameterMismatch",
+                "The client token was used with other parameters.",
+            )
+        return known[1]
+
+    def _remembered(self, scope: str, asked: Mapping[str, Any], answer: ActionResult) -> str:
+        body = str(self.serialized(answer)[2])
+        if token := asked.get("ClientToken"):
+            self.account.tokens[self.region, scope, token] = (_fingerprint(asked), body)
         return body
 
     def _named_zone(self, asked: Mapping[str, Any]) -> str:
@@ -76,6 +87,7 @@ class Api(EC2Response):
         token = asked.get("ClientToken", "")
         if len(token) > 64 or not token.isascii():
             raise EC2ClientError("InvalidParameterValue", "Invalid client token")
+        fleets.refuse_hidden_keys(asked)
         self._refuse_wrong_image(asked)
         self._refuse_wrong_profile(asked.get("IamInstanceProfile"))
         if len(_user_data(asked)) > _USER_DATA_MAX:
@@ -129,7 +141,7 @@ class Api(EC2Response):
             )
         self._refuse_above_quota(kind, spot=spot)
         for zone in [named] if named else zones:
-            if self._has_room(kind, zone, spot=spot):
+            if self._room_left(kind, zone, spot=spot) > 0:
                 return zone
         raise EC2ClientError(
             "InsufficientInstanceCapacity",
@@ -137,10 +149,12 @@ class Api(EC2Response):
             f"requested ({named or 'any'}).",
         )
 
-    def _has_room(self, kind: str, zone: str, *, spot: bool) -> bool:
+    def _room_left(self, kind: str, zone: str, *, spot: bool) -> float:
         room = self.account.stock.room(kind, zone, spot=spot)
         same = ((vm.instance_type, vm.zone, vm.spot) for vm in self.account.living())
-        return room is None or sum(each == (kind, zone, spot) for each in same) < room
+        if room is None:
+            return math.inf
+        return room - sum(each == (kind, zone, spot) for each in same)
 
     def _refuse_above_quota(self, kind: str, *, spot: bool) -> None:
         code = stock.quota_code(kind, spot=spot)
@@ -153,24 +167,27 @@ class Api(EC2Response):
             refused = "MaxSpotInstanceCountExceeded" if spot else "VcpuLimitExceeded"
             raise EC2ClientError(refused, f"You have requested more than the limit of {code}")
 
-    def _make(self, asked: Mapping[str, Any], zone: str) -> str:
+    def _make(self, asked: Mapping[str, Any], zone: str, token: str) -> Vm:
+        self.params = dict(asked)
         if not self._named_zone(asked):
             self.params["SubnetId"] = self._default_subnet(zone)
         profile = self.params.pop("IamInstanceProfile", None)
         quicken(self.ec2_backend)
         made: Any = super().run_instances()
+        action, self.querystring["Action"] = self.querystring["Action"], ["RunInstances"]
         instance = made.result.instances[0]
         instance.launch_time = self.account.now().replace(tzinfo=None)
         self._finish_cards(instance, asked)
         shown = read_answer("RunInstances", str(self.serialized(made)[2]))["Instances"][0]
+        self.querystring["Action"] = action
         shown.pop("StateReason", None)
         if _is_spot(asked):
             shown["SpotInstanceRequestId"] = "sir-" + instance.id[-8:]
         if profile:
             shown["IamInstanceProfile"] = {"Arn": f"arn:aws:iam::{self.account.id}:{profile}"}
-        self.account.add(self._vm(instance, asked, zone, shown))
-        reservation = {"OwnerId": self.account.id, "Groups": [], "Instances": [shown]}
-        return str(self.serialized(ActionResult(reservation))[2])
+        vm = self._vm(instance, asked, zone, token, shown)
+        self.account.add(vm)
+        return vm
 
     def _default_subnet(self, zone: str) -> str:
         subnets = self.ec2_backend.describe_subnets(filters={"availability-zone-id": [zone]})
@@ -188,7 +205,7 @@ class Api(EC2Response):
             card.delete_on_termination = told.get(index, True)
             self.ec2_backend.create_tags([card.id], tags)
 
-    def _vm(self, instance: Any, asked: Mapping[str, Any], zone: str, shown: Any) -> Vm:
+    def _vm(self, instance: Any, asked: Mapping[str, Any], zone: str, token: str, shown: Any) -> Vm:
         account = self.account
         return Vm(
             id=instance.id,
@@ -197,7 +214,7 @@ class Api(EC2Response):
             instance_type=asked["InstanceType"],
             spot=_is_spot(asked),
             cpus=stock.cpus(asked["InstanceType"]),
-            token=asked.get("ClientToken", ""),
+            token=token,
             tags={tag["Key"]: tag["Value"] for tag in shown.get("Tags", [])},
             asked=asked,
             user_data=_user_data(asked).decode(),
@@ -206,6 +223,93 @@ class Api(EC2Response):
             shown=shown,
             release=instance.terminate,
         )
+
+    # --------------------------------------------------------------------- templates and fleets
+
+    def create_launch_template(self) -> ActionResult:
+        name, data = self.params["LaunchTemplateName"], self.params["LaunchTemplateData"]
+        if not fleets.NAME.fullmatch(name):
+            raise EC2ClientError("InvalidLaunchTemplateName.MalformedException", name)
+        if len(_user_data(data)) > _USER_DATA_MAX:
+            raise EC2ClientError("InvalidParameterValue", "User data is limited")
+        if self.params.get("DryRun"):
+            raise DryRunClientError()
+        if self._template(name):
+            raise EC2ClientError(
+                "InvalidLaunchTemplateName.AlreadyExistsException",
+                "Launch template name already in use.",
+            )
+        specs = self.params.get("TagSpecifications", [])
+        made = Template(
+            id=f"lt-{len(self.account.templates):017x}",
+            name=name,
+            region=self.region,
+            data=data,
+            tags={tag["Key"]: tag["Value"] for spec in specs for tag in spec["Tags"]},
+            created_at=self.account.now(),
+        )
+        self.account.templates[made.id] = made
+        return ActionResult({"LaunchTemplate": made.shown(self.account.id)})
+
+    def _template(self, name: str) -> Template | None:
+        known = self.account.templates.values()
+        same = (each for each in known if (each.region, each.name) == (self.region, name))
+        return next(same, None)
+
+    def describe_launch_templates(self) -> ActionResult:
+        found = [each for each in self.account.templates.values() if each.region == self.region]
+        for wish in self.params.get("Filters", []):
+            if not wish["Name"].startswith("tag:"):
+                raise EC2ClientError("InvalidParameterValue", f"no filter {wish['Name']}")
+            key = wish["Name"].removeprefix("tag:")
+            found = [each for each in found if each.tags.get(key) in wish["Values"]]
+        return ActionResult({"LaunchTemplates": [each.shown(self.account.id) for each in found]})
+
+    def delete_launch_template(self) -> ActionResult:
+        gone = self.account.templates.get(self.params["LaunchTemplateId"])
+        if gone is None or gone.region != self.region:
+            raise EC2ClientError("InvalidLaunchTemplateId.NotFound", "no such launch template")
+        del self.account.templates[gone.id]
+        return ActionResult({"LaunchTemplate": gone.shown(self.account.id)})
+
+    def create_fleet(self) -> Any:
+        asked = dict(self.params)
+        if (known := self._said_before("fleet", asked)) is not None:
+            return known
+        fleets.refuse_wrong_fleet(asked)
+        named = list(fleets.pools_of(asked, self._template, self._zone_of))
+        if asked.get("DryRun"):
+            raise DryRunClientError()
+        pools: list[Pool] = []
+        errors: list[Mapping[str, Any]] = []
+        for said, call, zone in named:
+            try:
+                pools.append(self._pool(said, call, zone))
+            except EC2ClientError as error:
+                errors.append(_fleet_error(said, error))
+        fleet_id = f"fleet-{len(self.account.tokens):08x}-0000-4000-8000-000000000000"
+        answer: dict[str, Any] = {"FleetId": fleet_id, "Errors": errors}
+        if taken := fleets.best(pools):
+            vm = self._make(taken.asked, taken.zone, fleet_id)
+            launched = {"LaunchTemplateAndOverrides": taken.said, "Lifecycle": "spot"}
+            ids = {"InstanceIds": [vm.id], "InstanceType": vm.instance_type}
+            answer["Instances"] = [{**launched, **ids}]
+        return self._remembered("fleet", asked, ActionResult(answer))
+
+    def _zone_of(self, subnet: str) -> str:
+        return self._named_zone({"SubnetId": subnet})
+
+    def _pool(self, said: Mapping[str, Any], asked: Mapping[str, Any], zone: str) -> Pool:
+        if self.account.fleet_error:
+            raise EC2ClientError(self.account.fleet_error, "on purpose")
+        self._refuse_wrong(asked)
+        zone = self._zone_with_room(asked, zone)
+        kind = asked["InstanceType"]
+        price = self.account.stock.price(kind, zone)
+        if price is None:
+            raise EC2ClientError("UnfulfillableCapacity", f"{kind} is not sold on spot in {zone}")
+        room = self._room_left(kind, zone, spot=True)
+        return Pool(said=said, asked=asked, zone=zone, room=room, price=price)
 
     # --------------------------------------------------------------------------------- looking
 
@@ -297,6 +401,19 @@ class Api(EC2Response):
                 }
             )
         return ActionResult({"TerminatingInstances": changes})
+
+
+def _fingerprint(asked: Mapping[str, Any]) -> str:
+    return json.dumps({**asked, "DryRun": None}, sort_keys=True, default=str)
+
+
+def _fleet_error(said: Mapping[str, Any], error: EC2ClientError) -> Mapping[str, Any]:
+    return {
+        "LaunchTemplateAndOverrides": said,
+        "Lifecycle": "spot",
+        "ErrorCode": error.code,
+        "ErrorMessage": error.message,
+    }
 
 
 def _is_spot(asked: Mapping[str, Any]) -> bool:

@@ -55,6 +55,12 @@ class Vm:
         return self.state != "terminated"
 
     @property
+    def shows_tags(self) -> bool:
+        """Whether its metadata service tells its tags."""
+        told = self.asked.get("MetadataOptions", {}).get("InstanceMetadataTags")
+        return bool(told == "enabled")
+
+    @property
     def ending(self) -> bool:
         return self.state in ("shutting-down", "terminated")
 

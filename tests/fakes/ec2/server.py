@@ -104,6 +104,7 @@ class Ec2Server:
             self.account.violations.append(wrong)
             return _refusal(service, "InvalidParameterValue", wrong)
         status, answer = self._served(service, operation, region, environ, body)
+        self.account.holds.before_answer(operation)
         return (0, b"") if fault and fault.answer_lost else (status, answer)
 
     def _parsed(self, service: str, environ: _Environ, body: bytes) -> tuple[str, str]:

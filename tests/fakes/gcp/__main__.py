@@ -4,28 +4,15 @@
 from __future__ import annotations
 
 import sys
-from datetime import UTC, datetime, timedelta
 
+from tests.fakes.clock import RunningClock
 from tests.fakes.gcp.cloud import GcpCloud
 from tests.fakes.gcp.server import GcpServer
 
 
-class MovedClock:
-    """The computer's time and what was added to it."""
-
-    def __init__(self) -> None:
-        self._added = timedelta()
-
-    def now(self) -> datetime:
-        return datetime.now(UTC) + self._added
-
-    def advance(self, seconds: float) -> None:
-        self._added += timedelta(seconds=seconds)
-
-
 def main() -> None:
     """Serve until the program is interrupted; its address is the first line of output."""
-    with GcpServer(GcpCloud(MovedClock())) as server:
+    with GcpServer(GcpCloud(RunningClock())) as server:
         sys.stdout.write(f"{server.url}\n")
         sys.stdout.flush()
         server.wait()

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from tests.fakes.gcp import goods, instances, loose, places
+from tests.fakes.gcp import billing, goods, instances, loose, places
 from tests.fakes.gcp.cloud import GcpCloud
 from tests.fakes.gcp.discovery import Json
 from tests.fakes.gcp.listings import Call
 
-_METHODS = instances.METHODS | goods.METHODS | loose.METHODS | places.METHODS
+_METHODS = billing.METHODS | instances.METHODS | goods.METHODS | loose.METHODS | places.METHODS
 
 
 def answer(cloud: GcpCloud, call: Call) -> Json:

@@ -12,12 +12,13 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Protocol
 
+from tests.fakes.clock import FakesClock
 from tests.fakes.gcp.discovery import ApiError, Json
 from tests.fakes.gcp.machines import NOTICE_S, ROOT, STOP_S, Vm, stamp
 from tests.fakes.gcp.operations import Operation, Refusal
 from tests.fakes.gcp.stock import Stock, region_of, stock
+from tests.fakes.holds import Holds
 
 CONTROLLER = "controller@acme-ml.iam.gserviceaccount.com"
 SYSTEM = "system"
@@ -45,14 +46,6 @@ HTTP_STATUS: Mapping[str, int] = {
 come inside the operation of an insert."""
 
 
-class Clock(Protocol):
-    """Time, which only a test moves."""
-
-    def now(self) -> datetime: ...
-
-    def advance(self, seconds: float) -> None: ...
-
-
 @dataclass(slots=True)
 class Fault:
     """What the next calls of one name meet."""
@@ -76,6 +69,7 @@ class Disk:
     labels: Mapping[str, str]
     size_gb: int
     created_at: datetime
+    kind: str = "pd-balanced"
     gone_at: datetime | None = None
 
 
@@ -94,10 +88,11 @@ class Address:
 class GcpCloud:
     """All projects of one cloud."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: FakesClock) -> None:
         self.clock = clock
         self.stock: Stock = stock()
         self.lock = threading.RLock()
+        self.holds = Holds()
         self.vms: dict[tuple[str, str, str], Vm] = {}
         self.past: list[Vm] = []
         self.operations: dict[str, Operation] = {}
@@ -115,6 +110,8 @@ class GcpCloud:
         self.missing: set[str] = set()
         self.quotas: dict[tuple[str, str], float] = {}
         self.spot_usd: dict[tuple[str, str], str] = {}
+        self.skus: list[Json] | None = None
+        self.skus_at_once = 50
         self.quota_in_operation = False
         self.slow_inserts: list[tuple[float, str]] = []
         self.leaving_disks = 0
@@ -230,9 +227,17 @@ class GcpCloud:
         vm = self.vm(name)
         self._end(vm, "delete", vm.body["serviceAccounts"][0]["email"], STOP_S, True)
 
-    def leave_disk(self, project: str, zone: str, name: str, labels: Mapping[str, str]) -> None:
+    def leave_disk(
+        self,
+        project: str,
+        zone: str,
+        name: str,
+        labels: Mapping[str, str],
+        size_gb: int = 50,
+        kind: str = "pd-balanced",
+    ) -> None:
         """A disk that no VM holds."""
-        self._keep_disk(project, zone, name, labels, 50)
+        self._keep_disk(project, zone, name, labels, size_gb, kind)
 
     def reserve_address(
         self, project: str, region: str, name: str, labels: Mapping[str, str], in_use: bool = False
@@ -400,10 +405,17 @@ class GcpCloud:
         """Its disk outlives it."""
         params = vm.body["disks"][0].get("initializeParams", {})
         size = int(params.get("diskSizeGb", 10))
-        self._keep_disk(vm.project, vm.zone, vm.disk_name, params.get("labels", {}), size)
+        labels, kind = params.get("labels", {}), params.get("diskType", "").rpartition("/")[2]
+        self._keep_disk(vm.project, vm.zone, vm.disk_name, labels, size, kind or "pd-standard")
 
     def _keep_disk(
-        self, project: str, zone: str, name: str, labels: Mapping[str, str], size_gb: int
+        self,
+        project: str,
+        zone: str,
+        name: str,
+        labels: Mapping[str, str],
+        size_gb: int,
+        kind: str = "pd-balanced",
     ) -> None:
         self.disks[project, zone, name] = Disk(
             project=project,
@@ -412,6 +424,7 @@ class GcpCloud:
             labels=dict(labels),
             size_gb=size_gb,
             created_at=self.clock.now(),
+            kind=kind,
         )
 
     def _machine(self, vm: Vm, now: datetime) -> Json:

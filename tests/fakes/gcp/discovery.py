@@ -14,6 +14,8 @@ from urllib.parse import unquote
 import jsonschema_rs
 
 _DOCUMENT = Path(__file__).parents[1] / "specs" / "gcp" / "compute.v1.trimmed.json"
+_BILLING = _DOCUMENT.with_name("cloudbilling.v1.trimmed.json")
+_COMMON = frozenset({"alt", "fields", "key"})
 _WHOLE_NUMBERS = frozenset({"int64", "uint64"})
 
 Json = dict[str, Any]
@@ -79,9 +81,22 @@ def _problem(validator: jsonschema_rs.Validator, value: object) -> str:
 
 @cache
 def methods() -> Sequence[Method]:
-    """All methods of the document."""
+    """All methods of Compute Engine, and the one of the price list."""
     document = json.loads(_DOCUMENT.read_text())
-    return tuple(_methods(document))
+    return (*_methods(document), _price_list(json.loads(_BILLING.read_text())))
+
+
+def _price_list(document: Json) -> Method:
+    raw = document["resources"]["services"]["resources"]["skus"]["methods"]["list"]
+    names = raw["parameters"].items()
+    return Method(
+        name="skus.list",
+        verb=raw["httpMethod"],
+        path=re.compile("/v1/services/(?P<service>[^/]+)/skus"),
+        query=frozenset(name for name, each in names if each["location"] == "query") | _COMMON,
+        request=None,
+        answer=_validator(document, raw["response"]["$ref"], ""),
+    )
 
 
 def _methods(document: Json) -> Iterator[Method]:

@@ -114,7 +114,8 @@ class Vm:
 
     def _disk(self, asked: Json, zone: str) -> Json:
         kept = {key: value for key, value in asked.items() if key != "initializeParams"}
-        return kept | {"source": f"{zone}/disks/{self.disk_name}"}
+        size = str(asked.get("initializeParams", {}).get("diskSizeGb", 10))
+        return kept | {"source": f"{zone}/disks/{self.disk_name}", "diskSizeGb": size}
 
     @property
     def disk_name(self) -> str:

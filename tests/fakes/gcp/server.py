@@ -116,19 +116,22 @@ class _Handler(BaseHTTPRequestHandler):
         method, path = find(self.command, url.path)
         query = dict(parse_qsl(url.query, keep_blank_values=True))
         body = json.loads(text) if text else None
-        with cloud.lock:
-            fault = cloud.begin(method.name, path["project"])
-            method.check_request(query, body)
-            user = (self.headers.get("Authorization") or "").removeprefix("Bearer ")
-            call = Call(
-                name=method.name,
-                path=path,
-                query=query,
-                body=body or {},
-                user=user or CONTROLLER,
-                fault=fault,
-            )
-            answered = answer(cloud, call)
+        try:
+            with cloud.lock:
+                fault = cloud.begin(method.name, path.get("project", ""))
+                method.check_request(query, body)
+                user = (self.headers.get("Authorization") or "").removeprefix("Bearer ")
+                call = Call(
+                    name=method.name,
+                    path=path,
+                    query=query,
+                    body=body or {},
+                    user=user or CONTROLLER,
+                    fault=fault,
+                )
+                answered = answer(cloud, call)
+        finally:
+            cloud.holds.before_answer(method.name)
         return (method.name, *self._checked(method, answered))
 
     def _checked(self, method: Method, answered: Json) -> tuple[int, Json, dict[str, str]]:

@@ -41,6 +41,10 @@ HYPERDISK_ONLY = ("n4-", "g4-", "a4-", "a4x-", "a3-ultragpu-")
 """Machine types that start from no other boot disk."""
 
 
+_LETTERS: Mapping[str, str] = {"us-central1": "abcf", "us-east1": "bcd", "europe-west1": "bcd"}
+"""Of the zones of these regions; all others have a, b and c."""
+
+
 @dataclass(frozen=True, slots=True)
 class Kind:
     """One machine type, with the GPUs that come with it."""
@@ -78,12 +82,9 @@ def region_of(zone: str) -> str:
 
 def _placed(offers: Sequence[Offer]) -> Iterator[Offer]:
     """Offers of a whole region are sold in all of its zones."""
-    zones: dict[str, set[str]] = {}
     for offer in offers:
-        zones.setdefault(offer.region, set()).update({offer.zone} - {""})
-    for offer in offers:
-        known = zones[offer.region] or {f"{offer.region}-{letter}" for letter in "abc"}
-        for zone in [offer.zone] if offer.zone else sorted(known):
+        everywhere = [f"{offer.region}-{letter}" for letter in _LETTERS.get(offer.region, "abc")]
+        for zone in [offer.zone] if offer.zone else everywhere:
             yield replace(offer, zone=zone)
 
 
@@ -98,8 +99,9 @@ def stock() -> Stock:
         accelerator = ACCELERATORS[gpu] if gpu and not added else ""
         if gpu and added:
             attachable.setdefault(offer.zone, set()).add(ACCELERATORS[gpu])
-        kinds.setdefault(offer.zone, {})[offer.instance_type] = Kind(
-            offer.instance_type,
+        name = offer.instance_type.partition("+")[0]
+        kinds.setdefault(offer.zone, {})[name] = Kind(
+            name,
             offer.capacity.cpus,
             offer.capacity.memory_mib,
             accelerator,

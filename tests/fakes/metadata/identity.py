@@ -99,7 +99,7 @@ class Clouds:
 
     def transport(self) -> httpx2.BaseTransport:
         """Leads requests here that are for the clouds' public servers."""
-        return _Rerouted(self.url)
+        return Rerouted(self.url)
 
     @cached_property
     def azure(self) -> AzureSigner:
@@ -189,6 +189,20 @@ class Clouds:
                     "instance_creation_timestamp": now - 60,
                 }
             },
+        }
+
+    def gcp_push_claims(self, audience: str, email: str) -> dict[str, Any]:
+        """What Google says of the service account in whose name Pub/Sub pushes."""
+        now = int(self.now().timestamp())
+        return {
+            "iss": "https://accounts.google.com",
+            "aud": audience,
+            "iat": now,
+            "exp": now + 3600,
+            "sub": "113774264463038321964",
+            "azp": "113774264463038321964",
+            "email": email,
+            "email_verified": True,
         }
 
     def gcp_token(self, claims: Mapping[str, Any], **header: Any) -> str:
@@ -293,7 +307,9 @@ def _sts_error(code: str) -> bytes:
     ).encode()
 
 
-class _Rerouted(httpx2.HTTPTransport):
+class Rerouted(httpx2.HTTPTransport):
+    """Leads all requests to one address."""
+
     def __init__(self, url: str) -> None:
         super().__init__(
             verify=False

@@ -7,7 +7,8 @@ notices", "View and query VM metadata", "Azure Instance Metadata Service", "Sche
 Linux VMs".
 
 Beside it, on the same port, the one call of the clouds' APIs that a machine makes: that which
-deletes it.
+deletes it; and `POST /_control/NAME` with the keyword arguments as JSON, for other processes: the
+controls below by their names.
 """
 
 from __future__ import annotations
@@ -37,6 +38,12 @@ ZONE = "us-central1-a"
 RESOURCE = (
     "/subscriptions/11111111-2222-3333-4444-555555555555/resourceGroups/orchctl"
     f"/providers/Microsoft.Compute/virtualMachines/{NAME}"
+)
+
+_TAGS = "/latest/meta-data/tags/instance/"
+_CONTROL = "/_control/"
+CONTROLS = frozenset(
+    {"calls", "fail_next", "forget_tokens", "preempt", "rebalance", "schedule", "show_tags"}
 )
 
 
@@ -83,6 +90,8 @@ class Metadata:
             "/metadata/identity/oauth2/token": self._token,
         }
         """Path to what it answers; take one out, and the machine has no such thing."""
+        self.tags: Mapping[str, str] = {}
+        """Of an instance of AWS that shows them in its metadata."""
         self.events: list[dict[str, Any]] = []
         """Azure's scheduled events."""
         self.events_begin_after_s = 0.0
@@ -149,6 +158,21 @@ class Metadata:
         """The session tokens of AWS's service are no longer good."""
         self._aws_tokens.clear()
 
+    def show_tags(self, tags: Mapping[str, str]) -> None:
+        """An instance of AWS has these tags, and its metadata shows them."""
+        self.tags = dict(tags)
+
+    def fail_next(self, path: str, status: int, times: int = 1) -> None:
+        """The next answers of a path have this status."""
+        self.faults.setdefault(path, []).extend([status] * times)
+
+    def calls(self) -> list[Mapping[str, object]]:
+        """What was asked, and how it was answered, the oldest first."""
+        return [
+            {"method": each.method, "path": each.path, "query": each.query, "status": each.status}
+            for each in list(self.asked)
+        ]
+
     def count(self, path: str) -> int:
         """How often a path was asked for."""
         return sum(each.path == path for each in list(self.asked))
@@ -157,6 +181,8 @@ class Metadata:
 
     def answer(self, method: str, target: str, headers: Mapping[str, str], body: bytes) -> Reply:
         parts = urlsplit(target)
+        if parts.path.startswith(_CONTROL):
+            return self._control(method, parts.path.removeprefix(_CONTROL), body)
         query = {key: values[0] for key, values in parse_qs(parts.query).items()}
         reply = self._answer(method, parts.path, query, headers, body)
         self.asked.append(Asked(method, parts.path, query, headers, body, reply.status))
@@ -175,6 +201,15 @@ class Metadata:
             return self._azure(method, path, query, headers, body)
         return self._api(method, path, query, headers)
 
+    def _control(self, method: str, name: str, body: bytes) -> Reply:
+        if method != "POST" or name not in CONTROLS:
+            return Reply(404, json.dumps({"error": f"no control {name}"}))
+        try:
+            result = getattr(self, name)(**(json.loads(body) if body else {}))
+        except (TypeError, ValueError) as error:
+            return Reply(400, json.dumps({"error": str(error)}))
+        return Reply(200, json.dumps(result))
+
     def _document(self, path: str, query: Query) -> Reply:
         document = self.documents.get(path)
         return Reply(200, document(query)) if document else Reply(404, "not found")
@@ -190,6 +225,9 @@ class Metadata:
         if path == "/latest/meta-data/events/recommendations/rebalance" and self._rebalanced:
             moment = self.now().strftime("%Y-%m-%dT%H:%M:%SZ")
             return Reply(200, json.dumps({"noticeTime": moment}))
+        if path.startswith(_TAGS):
+            tag = self.tags.get(path.removeprefix(_TAGS))
+            return Reply(404, "not found") if tag is None else Reply(200, tag)
         return self._document(path, query)
 
     def _aws_token(self, method: str, headers: Mapping[str, str]) -> Reply:

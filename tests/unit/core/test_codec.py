@@ -110,8 +110,10 @@ PLAN = Plan(
     at=NOW,
     generation=3,
     launches=(Launch(machine_id="m-2", pool="l4", offers=(offer(),), reason=WHY),),
-    resumes=(Resume(machine_id="m-3", reason=WHY),),
-    adoptions=(Adopt(machine_id="m-4", provider_id="i-4", created_at=NOW, reason=WHY),),
+    resumes=(Resume(machine_id="m-3", provider="aws", region="eu", pending=True, reason=WHY),),
+    adoptions=(
+        Adopt(machine_id="m-4", provider_id="i-4", created_at=NOW, offer=offer(), reason=WHY),
+    ),
     requeues=(Requeue(job_id="j-1", epoch=2, outcome="lost", reason=WHY),),
     marks=(Mark(machine_id="m-1", state=MachineState.LOST, reason=WHY),),
     holds=(Hold(machine_id="m-5", until=None, reason=WHY),),

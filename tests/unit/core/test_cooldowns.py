@@ -48,7 +48,7 @@ def rested(
         (E.CAPACITY_ZONE, EXACT),
         (E.CAPACITY_REGION, "aws/us-east-1/*/g6.1x/spot"),
         (E.QUOTA, EXACT),
-        (E.AUTH, "aws/*"),
+        (E.AUTH, "aws/us-east-1/*"),
         (E.INVALID, EXACT),
         (E.THROTTLE, "aws/us-east-1/*"),
         (E.TRANSIENT, EXACT),
@@ -97,7 +97,7 @@ def test_a_missing_on_demand_machine_rests_longer_than_a_spot_machine() -> None:
 
 @pytest.mark.parametrize(
     ("ended_s_ago", "count"),
-    [(-60, 5), (0, 5), (1800, 5), (1801, 1)],  # the cap of spot capacity is 1800 s
+    [(0, 5), (1800, 5), (1801, 1)],  # the cap of spot capacity is 1800 s
 )
 def test_in_a_row_is_what_comes_before_the_longest_rest_has_passed(
     ended_s_ago: float, count: int
@@ -105,6 +105,14 @@ def test_in_a_row_is_what_comes_before_the_longest_rest_has_passed(
     """Four refusals so far; the fifth comes `ended_s_ago` after the last rest."""
     before = cooldown(EXACT, left_s=-ended_s_ago, count=4)
     assert rested(E.CAPACITY_ZONE, before=before).count == count
+
+
+@pytest.mark.parametrize(("asked_s", "left_s"), [(None, 60), (59, 60), (61, 61)])
+def test_refusals_of_calls_made_at_once_count_once(asked_s: float | None, left_s: float) -> None:
+    """Sixteen launches that were under way together are one refusal, not sixteen in a row."""
+    before = cooldown(EXACT, left_s=60, count=4)
+    after = rested(E.CAPACITY_ZONE, before=before, retry_after_s=asked_s)
+    assert after == replace(before, until=ahead(left_s))
 
 
 @pytest.mark.parametrize(("asked_s", "wait_s"), [(None, 1), (0, 1), (0.5, 1), (7.5, 7.5)])

@@ -85,6 +85,17 @@ def test_a_machines_offer_is_that_of_its_attempt(attempt: int, price: str) -> No
     assert tried.launch_key == f"m-1.{attempt}"
 
 
+def test_a_machine_may_be_bought_as_another_of_its_offers() -> None:
+    """The key stays, and what was not bought is still to be tried."""
+    first, second, third = offer("0.30"), on_demand("1.00"), offer("0.40", zone="us-east-1b")
+    tried = replace(machine("m-1", attempt=2), offers=(first, second, third))
+    bought = tried.buying(third)
+    assert bought == replace(tried, offers=(first, third, second))
+    assert (bought.offer, bought.launch_key) == (third, tried.launch_key)
+    assert tried.buying(second) is tried
+    assert tried.buying(offer("0.99")) is tried  # what it was never meant to be
+
+
 def test_what_the_agent_found_counts_more_than_what_was_offered() -> None:
     """Machines differ from their data sheets."""
     bare: Machine = machine()

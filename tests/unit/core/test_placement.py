@@ -11,7 +11,7 @@ import pytest
 from control_plane.core.budget import Caps
 from control_plane.core.demand import Tally, demand
 from control_plane.core.model import ErrorClass, MachineState, Market, Need, Offer
-from control_plane.core.placement import Placement, place, warm_machines
+from control_plane.core.placement import Placement, interchangeable, place, warm_machines
 from control_plane.core.policy import CloudPolicy, GpuRange, MarketPolicy, Range, Window
 from control_plane.core.recovery import recover
 from control_plane.core.snapshot import Snapshot, Spend, Timing
@@ -492,3 +492,20 @@ def test_a_launch_that_is_still_open_is_not_repeated() -> None:
     """Planned two seconds ago for this job."""
     planned = machine("m-1", MachineState.PLANNED, planned_at=ago(2))
     assert bought(snapshot(group(1), machines=(planned,))) == []
+
+
+@pytest.mark.parametrize(
+    ("other", "same"),
+    [
+        (offer("0.30"), True),
+        (offer("0.36", zone="us-east-1b"), True),
+        (offer("0.37"), False),
+        (offer("0.10"), True),
+        (on_demand("0.30"), False),
+        (offer("0.30", region="eu-west-1"), False),
+        (offer("0.30", provider="gcp"), False),
+    ],
+)
+def test_one_call_may_buy_what_is_alike_and_hardly_dearer(other: Offer, same: bool) -> None:
+    """One market in one region, for a fifth more at most."""
+    assert interchangeable(offer("0.30"), other) is same

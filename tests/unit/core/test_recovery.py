@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from control_plane.core.model import Lease, Machine, MachineState, Reason, Sighting
+from control_plane.core.model import Lease, Machine, MachineState, Market, Reason, Sighting
 from control_plane.core.plan import Adopt, Reap, Requeue
 from control_plane.core.recovery import Recovery, recover, unknown_places
 from control_plane.core.snapshot import Snapshot, Timing
@@ -71,12 +71,20 @@ def test_an_open_launch_is_taken_up_again(state: MachineState) -> None:
     assert seeing(one) == {"resumed": ["m-1"], "serving": ["m-1"]}
 
 
-@pytest.mark.parametrize("seen", ["pending", "running", "stopping", "gone"])
+@pytest.mark.parametrize("seen", ["running", "stopping", "gone"])
 def test_a_launch_whose_answer_was_lost_is_adopted(seen: str) -> None:
     """The cloud shows our label: that is the machine. Also one that has ended already: it has cost
     money."""
     one = machine("m-1", S.LAUNCHING, age_s=60)
     assert seeing(one, sighting("m-1", seen)) == {"adopted": ["m-1=i-m-1"], "serving": ["m-1"]}
+
+
+def test_a_launch_whose_answer_was_lost_is_asked_for_while_it_is_pending() -> None:
+    """One that could not be made looks the same to a listing: the key tells."""
+    one = machine("m-1", S.LAUNCHING, age_s=60)
+    assert seeing(one, sighting("m-1", "pending")) == {"resumed": ["m-1"], "serving": ["m-1"]}
+    late = machine("m-1", S.LAUNCHING, age_s=3600)
+    assert seeing(late, sighting("m-1", "pending"))["adopted"] == ["m-1=i-m-1"]
 
 
 def test_a_launch_whose_id_is_known_is_adopted_as_that_machine() -> None:
@@ -86,12 +94,19 @@ def test_a_launch_whose_id_is_known_is_adopted_as_that_machine() -> None:
     assert found == {"adopted": ["m-1=i-m-1"], "serving": ["m-1"]}
 
 
-@pytest.mark.parametrize("seen", ["pending", "running", "stopping"])
-def test_a_launch_that_goes_on_is_asked_about_and_not_adopted(seen: str) -> None:
-    """What is shown may yet fail for want of room, and only the operation says so."""
+def test_a_launch_that_goes_on_is_asked_about_and_not_adopted() -> None:
+    """What is pending may yet fail for want of room, and only the operation says so."""
+    one = machine("m-1", S.LAUNCHING, age_s=60, provider_id="i-m-1", operation="op-1")
+    found = seeing(one, sighting("m-1", "pending"))
+    assert found == {"resumed": ["m-1"], "serving": ["m-1"]}
+
+
+@pytest.mark.parametrize("seen", ["running", "stopping", "gone"])
+def test_a_launch_that_has_come_to_something_is_adopted(seen: str) -> None:
+    """Whether its operation can be asked or not: it costs money."""
     one = machine("m-1", S.LAUNCHING, age_s=60, provider_id="i-m-1", operation="op-1")
     found = seeing(one, sighting("m-1", seen))
-    assert found == {"resumed": ["m-1"], "serving": ["m-1"]}
+    assert found == {"adopted": ["m-1=i-m-1"], "serving": ["m-1"]}
 
 
 def test_a_launch_that_goes_on_for_too_long_is_adopted() -> None:
@@ -108,8 +123,32 @@ def test_an_adoption_takes_what_the_cloud_says() -> None:
     )
     (adoption,) = recover(before).adoptions
     assert adoption == Adopt(
-        machine_id="m-1", provider_id="i-m-1", created_at=ago(42), reason=adoption.reason
+        machine_id="m-1",
+        provider_id="i-m-1",
+        created_at=ago(42),
+        offer=one.offer,
+        reason=adoption.reason,
     )
+
+
+@pytest.mark.parametrize(
+    ("shown", "bought"),
+    [
+        ({"instance_type": "g6.2x", "zone": "us-east-1b", "market": Market.SPOT}, 1),
+        ({"instance_type": "g6.2x", "zone": "us-east-1c", "market": Market.SPOT}, 0),
+        ({"instance_type": "g6.4x", "zone": "us-east-1c", "market": Market.SPOT}, 2),
+        ({"instance_type": "g6.4x", "zone": "us-east-1c", "market": Market.ON_DEMAND}, 0),
+        ({"instance_type": "g6.9x", "zone": "us-east-1a", "market": Market.SPOT}, 0),
+        ({}, 0),  # the cloud does not say
+    ],
+)
+def test_an_adoption_finds_which_of_several_was_bought(shown: dict[str, Any], bought: int) -> None:
+    """One call may buy any of some offers, and its answer may be lost."""
+    offers = (offer(), offer(kind="g6.2x", zone="us-east-1b"), offer(kind="g6.4x", zone=""))
+    one = replace(machine("m-1", S.LAUNCHING, age_s=60), offers=offers)
+    seen = replace(sighting("m-1"), **shown)
+    (adoption,) = recover(snapshot(machines=(one,), observations=(observation(seen),))).adoptions
+    assert adoption.offer == offers[bought]
 
 
 def test_a_plan_that_was_never_begun_is_begun_even_if_something_carries_its_label() -> None:
@@ -352,6 +391,14 @@ def test_an_ending_machine_whose_launch_answer_was_lost_is_found_first() -> None
     """Without its id it cannot be ended."""
     one = machine("m-1", S.TERMINATING, provider_id="", reason=WHY)
     assert seeing(one, sighting()) == {"adopted": ["m-1=i-m-1"]}
+
+
+@pytest.mark.parametrize("seen", ["pending", "running", "stopping"])
+def test_an_ending_machine_whose_launch_never_became_clear_is_booked_first(seen: str) -> None:
+    """The cloud has named it, and nobody has heard that it is done: it costs money all the same."""
+    one = machine("m-1", S.TERMINATING, operation="op-1", reason=WHY, terminating_at=ago(60))
+    assert seeing(one, sighting("m-1", seen)) == {"adopted": ["m-1=i-m-1"]}
+    assert seeing(one, GONE) == {"marked": ["m-1 terminated test"]}
 
 
 @pytest.mark.parametrize(

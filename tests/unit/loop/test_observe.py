@@ -200,3 +200,39 @@ def test_a_machine_is_looked_for_where_it_was_launched_whatever_the_document_say
     look(world)
     asked = {(each.regions, *each.options.values()) for each in world.provider.looked[-1]}
     assert asked == {(("us-east-1",), "old"), (("us-west-2",), "new")}
+
+
+@pytest.mark.parametrize(
+    ("state", "changes", "ending_s", "asked"),
+    [
+        (MachineState.READY, {}, None, 1),
+        (MachineState.LAUNCHING, {"provider_id": "vm-x"}, None, 1),
+        # Its operation tells: that a listing does not show it, and nobody knows it, is no end yet.
+        (MachineState.LAUNCHING, {"provider_id": "vm-x", "operation": "op-1"}, None, 0),
+        (MachineState.LAUNCHING, {}, None, 0),
+        (MachineState.TERMINATING, {"provider_id": ""}, 120, 0),
+        # By its label: it may have come to something, and gone again, while nobody looked.
+        (MachineState.TERMINATING, {"provider_id": ""}, 121, 1),
+    ],
+)
+def test_what_no_listing_shows_is_asked_for_where_nothing_else_tells(
+    state: MachineState, changes: dict[str, Any], ending_s: float | None, asked: int
+) -> None:
+    world = small_world()
+    now = world.clock.now()
+    ending = {} if ending_s is None else {"terminating_at": now - timedelta(seconds=ending_s)}
+    place = offer(region="us-east-1", zone="us-east-1a")
+    record = machine("m-1", state, place, **changes, **ending)
+    world.store.machine_put(record, expected_version=0, fence=None)
+    look(world)
+    assert world.provider.calls["sighting"] == asked
+
+
+def test_a_launch_that_was_given_up_and_that_nobody_knows_is_not_called_gone() -> None:
+    """Nothing is made up about a machine that may never have been."""
+    world = small_world()
+    ending = world.clock.now() - timedelta(seconds=121)
+    place = offer(region="us-east-1", zone="us-east-1a")
+    record = machine("m-1", MachineState.TERMINATING, place, provider_id="", terminating_at=ending)
+    world.store.machine_put(record, expected_version=0, fence=None)
+    assert [each.sightings for each in look(world).observations] == [()]

@@ -28,6 +28,16 @@ def test_a_job_whose_time_has_come_is_let_go_and_waiting_agents_are_told() -> No
     assert world.job(job).queued_at == job.queued_at
 
 
+def test_a_look_says_how_long_the_job_has_waited_that_waits_longest() -> None:
+    world = small_world()
+    (quiet,) = world.controller().tick()
+    world.submit()
+    world.clock.advance(90)
+    world.submit()
+    (bought,) = world.controller().tick()
+    assert (quiet.waited_s, bought.waited_s) == (0, 90)
+
+
 def test_a_job_waits_for_those_it_depends_on() -> None:
     """Nothing is bought for it until they have succeeded."""
     world = small_world()

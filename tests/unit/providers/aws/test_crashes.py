@@ -24,6 +24,7 @@ LAUNCH = [
     "RunInstances",
     "CreateSchedule",
 ]
+FLEET_LAUNCH = ["CreateLaunchTemplate", "CreateFleet"]
 END = ["DescribeInstances", "TerminateInstances", "DeleteSchedule"]
 LOST = pytest.mark.parametrize("before", [True, False], ids=["call-lost", "answer-lost"])
 LAG_S = 30.0
@@ -190,7 +191,7 @@ def test_machine_that_ec2_could_not_start_is_gone_and_frees_its_key(world: World
 
 
 class Storm:
-    """Three machines, launched and ended by control planes that crash, while calls and answers get
+    """Four machines, launched and ended by control planes that crash, while calls and answers get
     lost. Nobody looks at the fake but to count."""
 
     def __init__(self, world: World, seed: int) -> None:
@@ -200,10 +201,12 @@ class Storm:
             world.request(f"m-{at}", offer=offer)
             for at, offer in enumerate((an_offer(), an_offer(zone="use1-az2"), REGIONAL))
         ]
+        others = (an_offer(zone="use1-az4"), an_offer("g5.xlarge"))
+        self.requests.append(replace(world.request("m-3"), alternatives=others))
 
     def step(self) -> None:
         if self.chance.random() < 0.5:
-            operation = self.chance.choice([*LAUNCH, *END])
+            operation = self.chance.choice([*LAUNCH, *FLEET_LAUNCH, *END])
             self.world.account.drop_next(operation, before=self.chance.random() < 0.5)
         with suppress(ProviderError):
             self.act(self.chance.choice(self.requests))
@@ -238,7 +241,7 @@ def test_storm_of_lost_calls_buys_each_machine_once_and_leaves_none(
         assert len(storm.living()) == len(set(storm.living()))
     storm.calm()
     ids = [world.provider.launch(each).provider_id for each in storm.requests]
-    assert storm.living() == ["m-0.1", "m-1.1", "m-2.1"]
+    assert storm.living() == ["m-0.1", "m-1.1", "m-2.1", "m-3.1"]
     world.account.advance(60)
     seen = world.provider.observe(FLEET, world.clouds()).sightings
     assert sorted(each.provider_id for each in seen) == sorted(ids)

@@ -23,6 +23,7 @@ PROFILE = {"instance_profile": "orchctl-machine"}
 SPOT_G, ON_DEMAND_G, ON_DEMAND_P = "L-3819A6DF", "L-DB2E81BA", "L-417A185B"
 READS_CHECK = f"permission ec2:Describe* {REGION}"
 LAUNCH_CHECK = f"permission ec2:RunInstances {REGION}"
+FLEET_CHECK = f"permission ec2:CreateFleet {REGION}"
 SSM_CHECK = f"permission ssm:GetParameter {REGION}"
 
 Break = Callable[[World], object]
@@ -70,7 +71,13 @@ def test_all_is_well(world: World) -> None:
         *(
             f"permission {what} {region}"
             for region in (REGION, "us-west-2")
-            for what in ("ec2:Describe*", "ssm:GetParameter", "ec2:RunInstances")
+            for what in (
+                "ec2:Describe*",
+                "ssm:GetParameter",
+                "ec2:RunInstances",
+                "ec2:CreateFleet",
+            )
+            if what != "ec2:CreateFleet" or _sells_several(region)
         ),
         "permission ec2:TerminateInstances",
         *(
@@ -90,6 +97,10 @@ def test_all_is_well(world: World) -> None:
     assert _detail(checks, "permission ec2:TerminateInstances").startswith("not known")
 
 
+def _sells_several(region: str) -> bool:
+    return sum(o.region == region and o.zone != "" for o in _offers()) > 1
+
+
 def _sells_spot(region: str) -> bool:
     return any(o.region == region and o.zone for o in _offers("p4d.24xlarge"))
 
@@ -98,7 +109,9 @@ def test_one_launch_is_asked_for_as_it_would_be_made(world: World) -> None:
     """By its dry run, in each region; all the rest are reads."""
     _checks(world, **PROFILE, public_ip="true")
     called = dict(world.account.called())
-    assert called.pop("RunInstances") == 1
+    launches = ("RunInstances", "CreateFleet", "CreateLaunchTemplate")
+    assert [called.pop(name) for name in launches] == [1, 1, 1]
+    assert not world.account.templates
     assert all(name.startswith(("Describe", "Get")) for name in called)
     assert set(READS) <= set(called)
 
@@ -131,6 +144,9 @@ BROKEN: Mapping[str, tuple[Break, str, str]] = {
     "images": (_deny("DescribeImages"), READS_CHECK, '"ec2:DescribeImages"'),
     "ssm": (_deny("GetParameter", "AccessDeniedException"), SSM_CHECK, '"ssm:GetParameter"'),
     "launch": (_deny("RunInstances"), LAUNCH_CHECK, '"ec2:RunInstances"'),
+    "fleet": (_deny("CreateFleet"), FLEET_CHECK, '"ec2:CreateFleet"'),
+    "template": (_deny("CreateLaunchTemplate"), FLEET_CHECK, '"ec2:CreateLaunchTemplate"'),
+    "fleet refused": (_deny("CreateFleet", "InternalError"), FLEET_CHECK, "run the command again"),
     "launch refused": (_deny("RunInstances", "Unsupported"), LAUNCH_CHECK, "correct what AWS"),
     "no quota": (
         lambda world: world.account.set_quota(REGION, ON_DEMAND_P, 0),
@@ -254,6 +270,31 @@ def test_policy_lets_a_fleet_be_launched_and_its_role_be_lent(world: World) -> N
     }
     assert '"aws:RequestTag/orchctl-fleet"' in fix
     assert '"arn:aws:iam::*:role/machines"' in fix
+
+
+def test_policy_lets_what_a_fleet_makes_bear_its_tag_only(world: World) -> None:
+    _deny("CreateFleet")(world)
+    found = {check.name: check for check in _checks(world, **PROFILE)}
+    assert "bought one offer at a time" in found[FLEET_CHECK].detail
+    statements = json.loads(found[FLEET_CHECK].fix)["Statement"]
+    assert set(_actions(found[FLEET_CHECK].fix)) == {
+        "ec2:CreateFleet",
+        "ec2:CreateLaunchTemplate",
+        "ec2:CreateTags",
+        "ec2:DeleteLaunchTemplate",
+        "ec2:RunInstances",
+    }
+    loose = [each for each in statements if "Condition" not in each]
+    assert [each["Resource"] for each in loose] == [
+        ["arn:aws:ec2:*::image/*", "arn:aws:ec2:*:*:subnet/*", "arn:aws:ec2:*:*:security-group/*"]
+    ]
+
+
+def test_one_spot_offer_needs_no_fleet(world: World) -> None:
+    offers = [offer for offer in _offers("g4dn.xlarge") if offer.zone in ("", "use1-az1")]
+    found = [check.name for check in world.open().examine(world.clouds(**PROFILE), offers)]
+    assert LAUNCH_CHECK in found
+    assert FLEET_CHECK not in found
 
 
 def test_denied_quotas_are_denied_each(world: World) -> None:

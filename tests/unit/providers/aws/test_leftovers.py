@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Any
 
 import pytest
 
 from control_plane.core.model import ErrorClass
+from providers.catalog.leftovers import usd_hour
 from tests.unit.providers.aws.world import FLEET, REGION, World, refused
 
 TAGS = [
@@ -19,10 +21,11 @@ def ec2(world: World) -> Any:
     return world.provider._clients.get("ec2", REGION)
 
 
-def make_disk(world: World, tags: list[dict[str, str]] = TAGS) -> str:
+def make_disk(world: World, tags: list[dict[str, str]] = TAGS, kind: str = "gp3") -> str:
     made = ec2(world).create_volume(
         Size=100,
         AvailabilityZone="us-east-1b",
+        VolumeType=kind,
         TagSpecifications=[{"ResourceType": "volume", "Tags": tags}],
     )
     return str(made["VolumeId"])
@@ -77,6 +80,25 @@ def test_disk_tells_its_age_size_and_zone(world: World) -> None:
     assert left.created_at is not None
     assert left.created_at.utcoffset() is not None
     assert left.zone == "use1-az1"
+
+
+def test_what_is_left_tells_what_it_costs(world: World) -> None:
+    for make in MAKERS.values():
+        make(world)
+    left = {each.kind: each.usd_hour for each in world.provider.strays(FLEET, world.clouds())}
+    assert left == {
+        "disk": round(Decimal("0.08") * 100 / 730, 6),
+        "network-interface": Decimal(0),
+        "address": Decimal("0.005"),
+    }
+
+
+def test_price_that_nobody_has_told_is_not_known(world: World) -> None:
+    make_disk(world, kind="st1")
+    (left,) = world.provider.strays(FLEET, world.clouds())
+    assert left.usd_hour is None
+    assert usd_hour("aws", "disk", "gp3", 100, region="mx-central-1") is None
+    assert usd_hour("aws", "disk", "gp3", 730, region="eu-central-1") == Decimal("0.0952")
 
 
 def test_what_others_left_is_not_ours(world: World) -> None:

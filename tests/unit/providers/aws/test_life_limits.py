@@ -9,7 +9,10 @@ from datetime import timedelta
 
 import pytest
 
-from tests.unit.providers.aws.world import REGION, ROLE, World
+from control_plane.ports import Launched
+from providers.aws import labels
+from providers.aws.provider import AwsProvider
+from tests.unit.providers.aws.world import FLEET, REGION, ROLE, World
 
 
 def schedules(world: World) -> list[str]:
@@ -91,3 +94,95 @@ def test_one_that_cannot_be_removed_is_a_warning_and_removes_itself(
     assert schedules(world)
     world.account.advance(86_400)
     assert not schedules(world)
+
+
+# ------------------------------------------------------------ machines that were only found
+
+
+def found(world: World, provider: AwsProvider | None = None, **options: str) -> None:
+    (provider or world.provider).observe(FLEET, world.clouds(**options))
+
+
+def without_schedule(world: World, machine_id: str = "m-1") -> Launched:
+    """As a control plane leaves one that is killed between the answer and the schedule."""
+    return world.open(life_limit_role="").launch(world.request(machine_id))
+
+
+def test_machine_that_was_only_found_is_ended_at_its_deadline(world: World) -> None:
+    launched = without_schedule(world)
+    assert not schedules(world)
+    found(world)
+    assert schedules(world) == [launched.provider_id]
+    world.account.advance(24 * 3600 + 60)
+    assert not any(world.account.resources().values())
+
+
+def test_machine_that_has_one_is_not_asked_about_again(world: World) -> None:
+    launched = world.running()
+    for _ in range(3):
+        found(world)
+    assert world.account.called()["CreateSchedule"] == 1
+    restarted = world.open()
+    for _ in range(3):
+        found(world, restarted)
+    assert world.account.called()["CreateSchedule"] == 2
+    assert schedules(world) == [launched.provider_id]
+
+
+def test_schedule_that_could_not_be_made_is_tried_again_after_ten_minutes(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    world.account.fail_next("AccessDeniedException", operation="CreateSchedule", status=403)
+    launched = world.launch()
+    for wait_s in (1, 590):
+        world.account.advance(wait_s)
+        found(world)
+    assert not schedules(world)
+    assert len(caplog.records) == 1
+    world.account.advance(10)
+    found(world)
+    assert schedules(world) == [launched.provider_id]
+
+
+def test_look_makes_few_schedules_and_the_next_one_goes_on(world: World) -> None:
+    for number in range(23):
+        without_schedule(world, f"m-{number}")
+    found(world)
+    assert len(schedules(world)) == 20
+    found(world)
+    assert len(schedules(world)) == 23
+
+
+def test_machine_that_ends_gets_none(world: World) -> None:
+    launched = without_schedule(world)
+    world.account.advance(60)
+    world.account.shut_down(launched.provider_id)
+    found(world)
+    assert not schedules(world)
+
+
+def test_machine_with_no_deadline_of_ours_gets_none(world: World) -> None:
+    ec2 = world.provider._clients.get("ec2", REGION)
+    tags = [{"ResourceType": "instance", "Tags": [{"Key": labels.FLEET, "Value": FLEET}]}]
+    ec2.run_instances(
+        MinCount=1,
+        MaxCount=1,
+        ImageId="ami-0d1a0000000000000",
+        InstanceType="g4dn.xlarge",
+        TagSpecifications=tags,
+    )
+    found(world)
+    assert not schedules(world)
+
+
+def test_document_may_name_the_role(world: World) -> None:
+    plain = world.open(life_limit_role="")
+    request = world.request(options={"life_limit_role": ROLE})
+    launched = plain.launch(request)
+    assert schedules(world) == [launched.provider_id]
+    ref = replace(world.ref(launched), options=request.cloud.options)
+    plain.terminate(ref)
+    assert not schedules(world)
+    other = without_schedule(world, "m-2")
+    found(world, plain, life_limit_role=ROLE)
+    assert schedules(world) == [other.provider_id]

@@ -186,7 +186,7 @@ def test_region_that_fails_is_unknown_and_says_why(world: World) -> None:
 def test_region_that_hangs_is_unknown_by_the_deadline(world: World) -> None:
     world.running()
     provider = world.open(deadline_s=2.0)
-    provider._look(FLEET, REGION)
+    provider._look(FLEET, REGION, {})
     world.account.set_latency(5.0, region="eu-west-1")
     seen = provider.observe(FLEET, world.clouds("eu-west-1", REGION))
     assert seen.unknown == ("eu-west-1",)

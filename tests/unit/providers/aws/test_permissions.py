@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from tests.unit.providers.aws.test_fleets import several
 from tests.unit.providers.aws.test_leftovers import MAKERS
 from tests.unit.providers.aws.world import FLEET, World, an_offer
 
 ALLOWED = {
+    "CreateFleet",
+    "CreateLaunchTemplate",
     "CreateSchedule",
+    "DeleteLaunchTemplate",
     "DeleteNetworkInterface",
     "DeleteSchedule",
     "DeleteVolume",
@@ -15,6 +19,7 @@ ALLOWED = {
     "DescribeImages",
     "DescribeInstanceTypeOfferings",
     "DescribeInstances",
+    "DescribeLaunchTemplates",
     "DescribeNetworkInterfaces",
     "DescribeSpotPriceHistory",
     "DescribeSubnets",
@@ -25,8 +30,8 @@ ALLOWED = {
     "RunInstances",
     "TerminateInstances",
 }
-"""Besides `ec2:CreateTags` at RunInstances and `iam:PassRole` for the machines' and the scheduler's
-role."""
+"""Besides `ec2:CreateTags` at RunInstances, CreateFleet and CreateLaunchTemplate, and
+`iam:PassRole` for the machines' and the scheduler's role."""
 
 
 def test_whole_life_needs_these_calls(world: World) -> None:
@@ -35,6 +40,8 @@ def test_whole_life_needs_these_calls(world: World) -> None:
     world.account.faults.calls.clear()
     provider = world.open()
     provider.offers(world.clouds())
+    provider.launch(several(world, "m-2"))
+    world.account.advance(86_400)
     launched = provider.launch(world.request(offer=an_offer()))
     world.account.advance(60)
     provider.observe(FLEET, world.clouds())

@@ -216,3 +216,23 @@ def test_group_that_is_silent_holds_everything(world: Controlled) -> None:
     world.cloud.speak("ml")
     world.tick(5)
     assert world.kinds() == ONE_MACHINE
+
+
+@pytest.mark.parametrize("code", ["AuthorizationFailed", "RequestDisallowedByPolicy"])
+def test_what_may_not_be_launched_is_tried_once_a_region_and_quarter_of_an_hour(
+    world: Controlled, code: str
+) -> None:
+    """A policy may forbid one region alone, so each is tried by itself; but a fleet that waits does
+    not knock at every look."""
+    call = "virtual_machines_create_or_update"
+    world.cloud.fail_next(code, status=403, call=call, times=1000)
+    for _ in range(4):
+        world.submit()
+    tried = []
+    for _ in range(2):
+        before = world.cloud.calls.count(call)
+        for _ in range(60):
+            world.tick()
+            world.clock.advance(15)
+        tried.append(world.cloud.calls.count(call) - before)
+    assert tried == [2, 2]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import timedelta
+from decimal import Decimal
 
 import pytest
 
@@ -64,6 +65,8 @@ def test_leftovers_are_found_and_removed(world: World) -> None:
     disk = next(each for each in found if each.kind == "disk")
     assert (disk.provider, disk.region, disk.fleet) == ("azure", "eastus", FLEET)
     assert (disk.machine_id, disk.size) == ("m-1", "100 GiB")
+    assert disk.usd_hour == round(Decimal("9.60") / 730, 6)
+    assert next(each for each in found if each.kind == "network-interface").usd_hour == 0
     assert disk.created_at == world.cloud.clock.now() - timedelta(seconds=20)
     assert f"/resourceGroups/{GROUP}/" in disk.id
     for each in found:
@@ -71,6 +74,7 @@ def test_leftovers_are_found_and_removed(world: World) -> None:
     # The address hung on the interface: only now does it hang on nothing.
     (address,) = world.provider.strays(FLEET, [world.settings()])
     assert (address.kind, address.machine_id) == ("address", "m-1")
+    assert address.usd_hour == Decimal("0.005")
     world.provider.remove(address)
     assert world.kinds() == []
 

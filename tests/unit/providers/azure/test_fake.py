@@ -20,9 +20,9 @@ from control_plane.core.model import Market
 from providers.azure.body import vm_body
 from providers.azure.client import COMPUTE_API, Place
 from tests.fakes.azure import checks, specs
-from tests.fakes.azure.clock import FakeClock
 from tests.fakes.azure.cloud import SUBSCRIPTION
 from tests.fakes.azure.connection import FakeCredential
+from tests.fakes.clock import RunningClock
 from tests.unit.providers.azure.conftest import FLEET, GROUP, World
 
 PLACE = Place(SUBSCRIPTION, GROUP)
@@ -57,7 +57,7 @@ def refused(client: ComputeManagementClient, name: str, made: dict[str, Any]) ->
 def test_sdk_polls_a_launch_and_an_end_through(
     world: World, plain_sdk: ComputeManagementClient
 ) -> None:
-    world.cloud.clock = FakeClock(ticking=True)
+    world.cloud.clock = RunningClock()
     world.cloud.provision_s = world.cloud.delete_s = 0.05
     machines = plain_sdk.virtual_machines
     poller = machines.begin_create_or_update(GROUP, "vm-1", body(world))  # type: ignore[call-overload]
@@ -73,7 +73,7 @@ def test_sdk_polls_a_launch_and_an_end_through(
 def test_sdk_tells_a_failed_operation_by_its_error(
     world: World, plain_sdk: ComputeManagementClient
 ) -> None:
-    world.cloud.clock = FakeClock(ticking=True)
+    world.cloud.clock = RunningClock()
     world.cloud.provision_s = 0.2
     world.cloud.wrapped_errors = True
     world.cloud.set_capacity(0)

@@ -12,6 +12,7 @@ from control_plane.core.model import Market, Offer
 from control_plane.core.policy import CloudPolicy
 from control_plane.errors import ProviderError
 from control_plane.ports import BootSettings, Launched, LaunchRequest, MachineRef
+from providers.gcp.launch import machine_type
 from providers.gcp.prices import catalogue
 from providers.gcp.provider import GcpProvider
 from providers.simulated.clock import SimulatedClock
@@ -33,7 +34,7 @@ def offer(
 ) -> Offer:
     """An offer of the catalogue, placed in a zone."""
     for each in catalogue([zone.rpartition("-")[0]]):
-        same = (each.instance_type, each.market) == (instance_type, market)
+        same = (machine_type(each.instance_type), each.market) == (instance_type, market)
         if same and each.zone in ("", zone) and gpu in ("", each.capacity.gpu_name):
             return replace(each, zone=zone)
     raise LookupError(f"{instance_type} in {zone}")

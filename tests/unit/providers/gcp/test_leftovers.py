@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
+
 import pytest
 
 from control_plane.core.model import ErrorClass, Leftover
+from control_plane.sweep import look
 from providers.gcp.provider import GcpProvider
-from tests.unit.providers.gcp.conftest import FLEET, PROJECT, World, refused
+from tests.unit.providers.gcp.conftest import FLEET, PROJECT, World, offer, refused
 
 MARKS = {"orchctl-fleet": FLEET, "orchctl-machine": "m-9"}
 
@@ -35,6 +38,7 @@ def test_disk_of_a_failed_launch_is_found_and_removed(world: World, provider: Gc
         machine_id="m-1",
         created_at=world.clock.now(),
         size="100 GiB",
+        usd_hour=Decimal("0.013699"),
     )
     provider.remove(stray)
     assert world.empty()
@@ -52,6 +56,7 @@ def test_address_that_nothing_uses_is_found_and_removed(
         "projects/acme-ml/regions/us-east5/addresses/loose",
         "m-9",
     )
+    assert stray.usd_hour == Decimal("0.010")
     provider.remove(stray)
     assert world.cloud.resources()["addresses"] == [
         "projects/acme-ml/regions/us-east5/addresses/used"
@@ -68,6 +73,53 @@ def test_stopped_machine_is_found_and_removed(world: World, provider: GcpProvide
     provider.remove(stray)
     world.clock.advance(60)
     assert world.empty()
+
+
+@pytest.mark.parametrize(
+    ("kind", "month"), [("pd-balanced", "10"), ("hyperdisk-balanced", "8"), ("pd-standard", "4")]
+)
+def test_disk_costs_what_its_kind_and_size_cost(
+    world: World, provider: GcpProvider, kind: str, month: str
+) -> None:
+    world.cloud.leave_disk(PROJECT, "us-east5-a", "orchctl-x", MARKS, size_gb=100, kind=kind)
+    (stray,) = provider.strays(FLEET, world.clouds())
+    assert stray.usd_hour == round(Decimal(month) / 730, 6)
+
+
+def test_disk_of_a_kind_that_is_not_in_the_table_costs_nobody_knows_what(
+    world: World, provider: GcpProvider
+) -> None:
+    world.cloud.leave_disk(PROJECT, "us-east5-a", "orchctl-x", MARKS, kind="pd-extreme")
+    (stray,) = provider.strays(FLEET, world.clouds())
+    assert stray.usd_hour is None
+
+
+def test_sweep_tells_what_strays_cost(world: World, provider: GcpProvider) -> None:
+    """A machine that runs costs its price, one that is stopped its disk, and it is shown once."""
+    world.running("m-1")
+    _, stopped = world.running("m-2")
+    world.cloud.guest_shutdown(stopped.provider_id)
+    world.cloud.reserve_address(PROJECT, "us-east5", "loose", MARKS)
+    world.clock.advance(60)
+    found = look(provider, FLEET, world.clouds(), dict).strays
+    costs = {(each.kind, each.machine_id): each.usd_hour for each in found}
+    assert costs == {
+        ("machine", "m-1"): offer().price_usd_hour,
+        ("machine", "m-2"): Decimal("0.013699"),
+        ("address", "m-9"): Decimal("0.010"),
+    }
+    assert len(found) == 3
+
+
+def test_sweep_tells_the_price_of_the_gpus_that_were_added(
+    world: World, provider: GcpProvider
+) -> None:
+    dear = offer("n1-standard-8", zone="us-central1-a", gpu="V100")
+    provider.launch(world.request(wanted=dear))
+    world.clock.advance(60)
+    (found,) = look(provider, FLEET, world.clouds("us-central1"), dict).strays
+    assert (found.detail, found.usd_hour) == ("n1-standard-8+V100:1", dear.price_usd_hour)
+    assert dear.price_usd_hour > 2
 
 
 def test_things_of_others_are_left_alone(world: World, provider: GcpProvider) -> None:

@@ -132,7 +132,7 @@ def test_listing_that_takes_too_long_is_no_answer(world: World) -> None:
     world.cloud.latency(0.5)
     hasty = GcpProvider(to(world.server.url), patience_s=0.05, now=world.clock.now, version="1")
     error = refused(lambda: hasty.observe(FLEET, world.clouds()))
-    assert (error.error_class, error.raw_code) == (ErrorClass.TRANSIENT, "NoAnswer")
+    assert (error.error_class, error.raw_code) == (ErrorClass.TRANSIENT, "DeadlineExceeded")
 
 
 def test_silence_ends_at_the_read_deadline(world: World) -> None:

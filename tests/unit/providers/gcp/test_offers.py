@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from decimal import Decimal
 
 import pytest
 
-from control_plane.core.model import Market, Offer
+from control_plane.core.model import Market, Offer, breaker_key
+from providers.catalog.loader import load_offers
+from providers.gcp.launch import machine_type
+from providers.gcp.names import region_of, zones_of
 from providers.gcp.prices import catalogue
 from providers.gcp.provider import GcpProvider
 from tests.fakes.gcp.connection import to
@@ -43,7 +47,7 @@ def test_only_the_regions_that_were_named(world: World, provider: GcpProvider) -
 
 def test_every_offer_names_a_zone_that_sells_it(world: World, provider: GcpProvider) -> None:
     offers = provider.offers(world.clouds("us-central1"))
-    assert all(o.instance_type in world.cloud.stock.kinds[o.zone] for o in offers)
+    assert all(machine_type(o.instance_type) in world.cloud.stock.kinds[o.zone] for o in offers)
     zones = {o.zone for o in of(offers, "e2-standard-4", Market.SPOT)}
     assert zones == set(world.cloud.stock.regions()["us-central1"])
 
@@ -60,10 +64,10 @@ def test_what_a_zone_no_longer_sells_is_left_out_there_alone(
     assert {(zone, kind, gpu) for _, zone, kind, _, gpu in before - after} == {
         ("us-central1-a", "g2-standard-4", "1 L4"),
         ("us-central1-a", "e2-standard-4", "0 "),
-        ("us-central1-b", "n1-standard-4", "1 T4"),
-        ("us-central1-b", "n1-standard-8", "1 T4"),
-        ("us-central1-b", "n1-standard-16", "2 T4"),
-        ("us-central1-b", "n1-standard-32", "4 T4"),
+        ("us-central1-b", "n1-standard-4+T4:1", "1 T4"),
+        ("us-central1-b", "n1-standard-8+T4:1", "1 T4"),
+        ("us-central1-b", "n1-standard-16+T4:2", "2 T4"),
+        ("us-central1-b", "n1-standard-32+T4:4", "4 T4"),
     }
 
 
@@ -147,7 +151,41 @@ def test_zones_that_do_not_say_what_they_sell_keep_what_the_table_has(
 ) -> None:
     world.cloud.fail_next("forbidden", times=1000, call="machineTypes.list")
     offers = provider.offers(world.clouds())
-    assert keys(offers) == keys([each for each in catalogue(["us-east5"]) if each.zone])
+    assert keys(offers) == keys(catalogue(["us-east5"]))
+
+
+def test_table_without_zones_is_offered_in_all_of_the_region() -> None:
+    """So that a start from nothing, before any cloud has answered, can buy it."""
+    assert all(each.zone for each in catalogue())
+    for name, zones in (("us-central1", "abcf"), ("europe-west1", "bcd"), ("me-west1", "abc")):
+        found = {o.zone for o in of(catalogue([name]), "e2-standard-4", Market.ON_DEMAND)}
+        assert found == {f"{name}-{letter}" for letter in zones}
+
+
+def test_every_zone_of_the_table_is_one_that_its_region_has() -> None:
+    """The list of zones agrees with the zones that somebody has seen a machine in."""
+    seen = {each.zone for each in load_offers(["gcp"]) if each.zone}
+    assert len(seen) > 70
+    assert seen <= {zone for name in {*map(region_of, seen)} for zone in zones_of(name)}
+
+
+def test_zones_that_the_cloud_names_are_offered_too(world: World, provider: GcpProvider) -> None:
+    """A list is never complete: what a region says of itself goes before it."""
+    stock = world.cloud.stock
+    sold = {**stock.kinds, "us-east5-ai1a": stock.kinds["us-east5-a"]}
+    world.cloud.stock = replace(stock, kinds=sold)
+    found = of(provider.offers(world.clouds()), "e2-standard-4", Market.ON_DEMAND)
+    assert {o.zone for o in found} == {f"us-east5-{name}" for name in ("a", "b", "c", "ai1a")}
+
+
+def test_one_type_with_other_gpus_has_another_key() -> None:
+    """What rests after one is sold out does not hold the other."""
+    added = [o for o in catalogue(["us-central1"]) if o.instance_type.startswith("n1-standard-8")]
+    gpus = {o.capacity.gpu_name for o in added}
+    assert gpus == {"P4", "T4", "P100", "V100"}
+    anywhere = {(replace(o, zone="").key, o.capacity.gpu_name) for o in added}
+    assert len({key for key, _ in anywhere}) == len(anywhere) == 8
+    assert len({breaker_key("pool", o) for o in added}) == len(added)
 
 
 @pytest.mark.parametrize(
@@ -179,8 +217,7 @@ def test_project_without_gpus_is_offered_none(world: World, provider: GcpProvide
 def test_answers_that_come_too_late_are_done_without(world: World) -> None:
     world.cloud.latency(0.4)
     hasty = GcpProvider(to(world.server.url), patience_s=0.05, now=world.clock.now, version="1")
-    placed = keys([each for each in catalogue(["us-east5"]) if each.zone])
-    assert keys(hasty.offers(world.clouds())) == placed
+    assert keys(hasty.offers(world.clouds())) == keys(catalogue(["us-east5"]))
 
 
 def test_sold_out_is_still_for_sale(world: World, provider: GcpProvider) -> None:
