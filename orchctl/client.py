@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
+from control_plane.core.access import Federation
 from control_plane.core.codec import from_json
 from control_plane.core.lifecycle import JOB_ENDED
 from control_plane.core.model import Artifact, Attempt, Event, JobState
@@ -26,16 +27,21 @@ from orchctl.http import Transport, not_understood, parsed
 from orchctl.views import (
     AutoscalerView,
     CostReport,
+    CostRow,
     Explanation,
     Health,
     JobView,
     LogChunk,
     MachineView,
+    NewTokenView,
     OfferView,
     PlanView,
     Preview,
     QueueView,
+    SessionView,
+    TokenView,
     WaitsView,
+    WhoView,
 )
 
 if TYPE_CHECKING:
@@ -74,6 +80,8 @@ class Client:
         self.queues = Queues(self.transport)
         self.jobs = Jobs(self.transport, sleep)
         self.machines = Machines(self.transport)
+        self.tokens = Tokens(self.transport)
+        self.federations = Federations(self.transport)
         self._sleep = sleep
 
     def __enter__(self) -> Client:
@@ -95,6 +103,14 @@ class Client:
         """Whether the server works; needs no token."""
         return _read(Health, self.transport.get("/v1/health"))
 
+    def whoami(self) -> WhoView:
+        """Who you are for this server, and what you may do. Raises `Denied`."""
+        return _read(WhoView, self.transport.get("/v1/whoami"))
+
+    def exchange(self, token: str) -> SessionView:
+        """A session for what a CI system's issuer has signed; good once. Raises `Denied`."""
+        return _read(SessionView, self.transport.post("/v1/sessions", {"token": token}))
+
     def costs(
         self, *, by: Sequence[str] = ("queue",), since: str = "30d", step: str = "day"
     ) -> CostReport:
@@ -114,6 +130,70 @@ class Client:
     def reconcile(self) -> None:
         """Wake the loop now instead of at its next tick."""
         self.transport.post("/v1/reconcile")
+
+
+class Tokens:
+    """Tokens of people and programs."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def list(self) -> Iterator[TokenView]:
+        """All of them, oldest first."""
+        return _pages(self._transport, TokenView, "/v1/tokens")
+
+    def create(
+        self, name: str, *, role: str, queues: Sequence[str], expires_at: datetime | None = None
+    ) -> NewTokenView:
+        """Make one; `queues` is `["*"]` for all. Its text is in this answer alone."""
+        body = {
+            "name": name,
+            "role": role,
+            "queues": list(queues),
+            "expires_at": expires_at.isoformat() if expires_at else None,
+        }
+        return _read(NewTokenView, self._transport.post("/v1/tokens", body))
+
+    def revoke(self, token_id: str) -> None:
+        """End it now. Raises `NotFound`."""
+        self._transport.request("DELETE", _path("tokens", token_id))
+
+
+class Federations:
+    """CI systems and other issuers whose word is taken."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def list(self) -> Iterator[Federation]:
+        """All of them, by name."""
+        return _pages(self._transport, Federation, "/v1/federations")
+
+    def get(self, name: str) -> Federation:
+        """Raises `NotFound`."""
+        return _read(Federation, self._transport.get(_path("federations", name)))
+
+    def apply(self, name: str, document: Mapping[str, Any], *, expected_version: int) -> Federation:
+        """Make this the federation of that name; `expected_version` is the version it was compared
+        with, 0 = it is new. Raises `Conflict`, `InvalidInput` for one that lets in strangers."""
+        response = self._transport.request(
+            "PUT",
+            _path("federations", name),
+            body=document,
+            headers=_expected(expected_version),
+        )
+        return _read(Federation, parsed(response))
+
+    def version(self, name: str) -> int:
+        """The applied version, 0 when there is none."""
+        try:
+            return self.get(name).version
+        except NotFound:
+            return 0
+
+    def remove(self, name: str) -> None:
+        """Take its word no more. Raises `NotFound`."""
+        self._transport.request("DELETE", _path("federations", name))
 
 
 class Autoscalers:
@@ -363,6 +443,10 @@ class Jobs:
     def attempts(self, job_id: str) -> Iterator[Attempt]:
         """Its attempts, first to last."""
         return _pages(self._transport, Attempt, _path("jobs", job_id, "attempts"))
+
+    def cost(self, job_id: str) -> CostRow:
+        """What it has cost so far, all attempts together."""
+        return _read(CostRow, self._transport.get(_path("jobs", job_id, "cost")))
 
     def events(self, job_id: str) -> Iterator[Event]:
         """What happened to it, newest first."""

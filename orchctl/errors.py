@@ -14,6 +14,8 @@
     │   ├── TooLarge                 more than the server takes at once
     │   └── Malformed                cannot be read at all
     ├── Denied                       who you are does not allow it
+    │   └── RoleNeeded               your role does not; the message says which one does
+    ├── TooManyRequests              more than the server answers in this time; wait, then repeat
     ├── Unavailable                  the server, or a part it needs, does not answer; try again
     └── ProviderError                a cloud said no
 
@@ -141,6 +143,19 @@ class Denied(OrchctlError):
     exit_code = 5
 
 
+class RoleNeeded(Denied):
+    """The role of this identity does not reach so far."""
+
+    code = "role-needed"
+
+
+class TooManyRequests(OrchctlError):
+    """More requests than the server answers in this time."""
+
+    code = "too-many-requests"
+    exit_code = 7
+
+
 class Unavailable(OrchctlError):
     """The server, or a part it needs, does not answer now."""
 
@@ -173,7 +188,7 @@ BY_STATUS: dict[int, type[OrchctlError]] = {
     413: TooLarge,
     422: InvalidInput,
     428: Conflict,
-    429: Unavailable,
+    429: TooManyRequests,
     500: Unavailable,
     502: Unavailable,
     503: Unavailable,

@@ -24,13 +24,16 @@ INTERRUPTED = 130
 
 COMMANDS = {
     "run": "Run a command on a machine of a queue.",
-    "job": "Jobs: list, logs, events, wait, cancel, retry, clone.",
+    "job": "Jobs: list, logs, events, wait, report, cancel, retry, clone.",
     "queue": "Queues: order, move, pause, clear.",
     "autoscaler": "Autoscalers: what may be bought, for which queues.",
     "machine": "Machines: what runs, drain, protect, terminate.",
     "cost": "What it cost, and what spot saved.",
     "up": "Start a control plane on this machine.",
     "demo": "Watch a whole run on this machine, no cloud account needed.",
+    "events": "What happened, and who did it.",
+    "token": "Tokens of people and programs: create, list, revoke.",
+    "federation": "CI systems that come in without a stored token.",
     "context": "Which servers there are, and which one is in use.",
     "server": "The server: its state, its events, backup, moving to another store.",
     "sweep": "Find and remove what machines left at their clouds.",

@@ -27,6 +27,50 @@ class Health:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WhoView:
+    """Somebody, and what they may do."""
+
+    actor: str
+    role: str
+    queues: tuple[str, ...]
+    """`*` = all."""
+    expires_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionView:
+    """What the token of a CI system was exchanged for."""
+
+    token: str = field(repr=False)
+    who: WhoView
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenView:
+    """A token without what would let anybody use it."""
+
+    id: str
+    name: str
+    prefix: str
+    """What the token begins with."""
+    role: str
+    queues: tuple[str, ...]
+    created_at: datetime
+    created_by: str = ""
+    expires_at: datetime | None = None
+    expired: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewTokenView:
+    """A token that was made just now."""
+
+    token: str = field(repr=False)
+    """Shown this once."""
+    record: TokenView
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class JobView(Job):
     """A job and its prospects."""
 

@@ -18,6 +18,7 @@ from control_plane.api.edge import Edge
 from control_plane.api.hot import Hot, is_hot
 from control_plane.api.idempotency import Idempotency
 from control_plane.api.routes import (
+    access,
     agent,
     autoscalers,
     costs,
@@ -25,6 +26,7 @@ from control_plane.api.routes import (
     health,
     jobs,
     machines,
+    notices,
     queues,
 )
 
@@ -43,6 +45,7 @@ _ROUTERS = (
     machines.router,
     costs.router,
     events.router,
+    access.router,
     auth.router,
 )
 _PROBLEM = {"$ref": "#/components/schemas/Problem"}
@@ -74,7 +77,7 @@ def create_app(deps: ApiDeps) -> FastAPI:
         deps.mount_dashboard(app, deps)
     # What is added last comes first.
     app.add_middleware(Idempotency, deps.store, deps.clock)
-    app.add_middleware(Edge, deps.settings, deps.clock)
+    app.add_middleware(Edge, deps)
     return app
 
 
@@ -102,7 +105,7 @@ def _routes() -> Sequence[BaseRoute]:
     for each in _ROUTERS:
         router.include_router(each)
     # Routes are tried in order, and nearly every request is an agent's.
-    return [*agent.ROUTES, *router.routes]
+    return [*agent.ROUTES, *notices.ROUTES, *router.routes]
 
 
 def _openapi(app: FastAPI) -> dict[str, Any]:

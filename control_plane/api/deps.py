@@ -8,11 +8,15 @@ from typing import Annotated
 
 from fastapi import Depends, FastAPI, Request
 
+from control_plane.access.entrance import Access
+from control_plane.access.who import Identity
 from control_plane.agents import Agents
 from control_plane.api.changes import Changes
+from control_plane.api.limits import FAILURES, Counts, Failures
 from control_plane.api.together import Together
 from control_plane.core.policy import Autoscaler
 from control_plane.fleet import Fleet
+from control_plane.interruptions import Interruptions
 from control_plane.loop_figures import LoopFigures
 from control_plane.ports import Blobs, Clock, PriceBook, Store
 from control_plane.service import Service
@@ -26,6 +30,8 @@ class ApiSettings:
     """Sessions of one server are no good at another."""
     admin_token_hash: str
     """SHA-256 of the admin token, in lower-case hex."""
+    notices_token_hash: str = ""
+    """The same of the token that clouds send notices with; empty = there is none."""
     cursor_secret: bytes
     """Signs cursors and sessions; at least 32 bytes."""
     version: str
@@ -49,6 +55,8 @@ class ApiDeps:
     service: Service
     agents: Agents
     fleet: Fleet
+    access: Access
+    interruptions: Interruptions
     prices: PriceBook
     settings: ApiSettings
     bundle: Callable[[], bytes]
@@ -62,6 +70,14 @@ class ApiDeps:
     loop: LoopFigures | None = None
     """What the loop of this process has done; None = it has none."""
     mount_dashboard: Callable[[FastAPI, ApiDeps], None] | None = None
+    failures: Failures = field(init=False)
+    """Who sends wrong credentials, in this process."""
+    lines: Counts = field(init=False)
+    """How many lines of its log somebody has caused by what was refused."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "failures", Failures(self.clock))
+        object.__setattr__(self, "lines", Counts(FAILURES, self.clock))
 
 
 async def _deps(request: Request) -> ApiDeps:
@@ -70,6 +86,11 @@ async def _deps(request: Request) -> ApiDeps:
 
 async def _actor(request: Request) -> str:
     return str(request.state.actor)
+
+
+async def _who(request: Request) -> Identity:
+    identity: Identity = request.state.identity
+    return identity
 
 
 def deps_of(request: Request) -> ApiDeps:
@@ -81,3 +102,5 @@ def deps_of(request: Request) -> ApiDeps:
 Deps = Annotated[ApiDeps, Depends(_deps)]
 Actor = Annotated[str, Depends(_actor)]
 """Who sent the request, for the event log."""
+Who = Annotated[Identity, Depends(_who)]
+"""The same with what they may do, for what the table of roles leaves to the route."""

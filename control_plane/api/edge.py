@@ -1,7 +1,8 @@
-"""What every request passes first and every answer last: host, size, identity; headers, faults.
+"""What every request passes first and every answer last: host, size, identity, role, limits;
+headers, faults, the audit.
 
-Deny by default: a path needs a known identity unless it is named here, so a new route is closed
-until somebody opens it.
+Deny by default: a path needs a known identity unless it is named here, and a role by the table
+(`roles`), so a new route is an admin's alone until somebody opens it.
 """
 
 from __future__ import annotations
@@ -10,28 +11,42 @@ import html
 import logging
 import re
 import secrets
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, field
 from functools import lru_cache
 
+from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from control_plane.api import problems
-from control_plane.api.auth import Auth
-from control_plane.api.deps import ApiSettings
+from control_plane.access.who import Identity
+from control_plane.api import problems, roles
+from control_plane.api.auth import Auth, credential_of, sender_of
+from control_plane.api.deps import ApiDeps
+from control_plane.api.limits import REQUESTS, Counts
 from control_plane.api.problems import Misdirected, TooLarge, Unauthenticated
-from control_plane.errors import OrchctlError
-from control_plane.ports import Clock
+from control_plane.api.roles import Found, Of
+from control_plane.core.access import Role
+from control_plane.core.model import AUDIT, Event
+from control_plane.errors import Denied, OrchctlError, StaleEpoch, TooManyRequests
 
-PUBLIC = frozenset({"/v1/health", "/login"})
-"""Paths that need no identity."""
+SESSIONS = "/v1/sessions"
+PUBLIC = frozenset({"/v1/health", "/login", SESSIONS})
+"""Paths that need no identity; at the last two one is proven."""
 AGENTS = "/v1/agent/"
 """Below it, the routes themselves ask for a machine's session; its proof and the one-file agent
 stand before there can be one."""
 
+NOTICES = "/v1/notices/"
+"""Below it, the route itself asks for what a cloud's service proves itself by."""
+
+NOTICES_MAX_BYTES = 2**20
+"""Event Grid delivers a megabyte at a time at most, the others less."""
+SESSIONS_MAX_BYTES = 2**16
+"""Strangers may send this much; a token is read before anything else is known of its sender."""
 JSON_MAX_BYTES = 10 * 2**20
 BYTES_MAX_BYTES = 64 * 2**20
 """Of a source archive, an artifact or a piece of a log: held in memory while it is stored."""
@@ -52,16 +67,21 @@ HEADERS = (
 )
 """Of every answer that does not say otherwise itself."""
 
+REQUEST_ID = b"x-request-id"
+_CHANGES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+
 _log = logging.getLogger(__name__)
 
 
 class Edge:
     """The outermost layer of the app."""
 
-    def __init__(self, app: ASGIApp, settings: ApiSettings, clock: Clock) -> None:
+    def __init__(self, app: ASGIApp, deps: ApiDeps) -> None:
         self._app = app
-        self._auth = Auth(settings, clock)
-        self._hosts = Hosts(settings.allowed_hosts)
+        self._deps = deps
+        self._auth = Auth(deps.settings, deps.clock, deps.access)
+        self._hosts = Hosts(deps.settings.allowed_hosts)
+        self._requests = Counts(REQUESTS, deps.clock)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -72,20 +92,145 @@ class Edge:
         if answer.head:
             scope = {**scope, "method": "GET"}
         limit = body_limit(scope["path"])
+        visit = _Visit(scope=scope, answer=answer)
         try:
-            self._admit(scope, limit)
+            await self._admit(visit, limit)
             await self._app(scope, _counted(receive, limit), answer)
+            self._log_refusal(visit, scope["state"].get("refused"))
         except Exception as error:
             if answer.started:
                 raise
+            self._log_refusal(visit, error)
             await _refusal(Request(scope), error)(scope, receive, answer)
 
-    def _admit(self, scope: Scope, limit: int) -> None:
+    async def _admit(self, visit: _Visit, limit: int) -> None:
+        scope = visit.scope
         headers = Headers(scope=scope)
         self._hosts.check(headers.get("host", ""))
-        actor = "" if _is_open(scope["path"]) else self._auth.actor(Request(scope))
-        scope.setdefault("state", {})["actor"] = actor
+        state = scope.setdefault("state", {})
+        state["actor"], state["told"] = "", False
+        if not _is_open(scope["path"]):
+            visit.answer.more.append((REQUEST_ID, visit.id.encode()))
+            identity = await self._identity(Request(scope))
+            state["identity"], state["actor"] = identity, identity.actor
+            visit.identity = identity
+            visit.found = roles.find(scope["method"], scope["path"])
+            if scope["method"] in _CHANGES:
+                visit.answer.before = lambda status: self._note(visit, status)
+            self._count(visit)
+            await self._check_role(identity, visit.found)
         check_length(headers.get("content-length", ""), limit)
+
+    async def _identity(self, request: Request) -> Identity:
+        """Who sends a request. Raises `Unauthenticated`, `Denied`, `TooManyRequests`."""
+        failures, sender = self._deps.failures, sender_of(request)
+        credential = credential_of(request)
+        try:
+            known = self._auth.at_once(request)
+            if known is not None:
+                return known
+            failures.check(sender, credential)
+            identity = await run_in_threadpool(self._auth.identify, request)
+        except Unauthenticated:
+            if credential:
+                failures.failed(sender)
+            raise
+        failures.succeeded(credential)
+        return identity
+
+    def _count(self, visit: _Visit) -> None:
+        if visit.identity is None or not visit.identity.key:
+            return
+        left = self._requests.take(visit.identity.key)
+        visit.answer.more += [(k.lower().encode(), v.encode()) for k, v in left.headers().items()]
+        if not left.ok:
+            raise TooManyRequests(
+                "this token has sent too many requests",
+                fix="send fewer a second; waiting calls such as `orchctl job wait` count once",
+                retry_after_s=left.wait_s,
+            )
+
+    async def _check_role(self, identity: Identity, found: Found) -> None:
+        """Raise `RoleNeeded`; `NotFound` when the path names a job that is not there."""
+        needs = found.needs
+        if needs.of is Of.ALL:
+            identity.require(needs.role)
+        elif needs.of is Of.QUEUE:
+            identity.require(needs.role, found.params["name"])
+        elif needs.of is Of.ASKED:
+            identity.require(needs.role, *identity.grant.queues[:1])
+        elif not identity.grant.allows(Role.OPERATOR if needs.of is Of.OWN_JOB else needs.role):
+            await run_in_threadpool(self._check_job, identity, found)
+
+    def _check_job(self, identity: Identity, found: Found) -> None:
+        job = self._deps.store.job_get(found.params["job_id"])
+        identity.require(found.needs.role, job.queue)
+        if found.needs.of is Of.OWN_JOB and job.owner != identity.actor:
+            identity.require(Role.OPERATOR, job.queue)
+
+    def _log_refusal(self, visit: _Visit, error: Exception | None) -> None:
+        request = Request(visit.scope)
+        is_stranger = isinstance(error, Unauthenticated) and not _is_open(visit.scope["path"])
+        if is_stranger and not credential_of(request):
+            return
+        actor = visit.identity.actor if visit.identity else ""
+        log_refusal(self._deps, visit.scope, error, actor=actor, request_id=visit.id)
+
+    async def _note(self, visit: _Visit, status: int) -> None:
+        """Leave in the log who changed what, before they hear that it is done."""
+        assert visit.identity is not None, "only known people get here"
+        if status < 300 and visit.scope["state"].get("told"):
+            return
+        params = visit.found.params if visit.found else {}
+        event = Event(
+            at=self._deps.clock.now(),
+            kind=AUDIT,
+            subject=plain(next(iter(params.values()), visit.scope["path"]), 100),
+            text=f"{_asked(visit.scope)}: {status}",
+            actor=visit.identity.actor,
+            role=visit.identity.grant.role.value,
+            request_id=visit.id,
+        )
+        try:
+            await run_in_threadpool(self._deps.store.event_append, event)
+        except OrchctlError as error:
+            # It is done: an answer that says otherwise would have it done again.
+            _log.error("not in the audit: %s by %s: %s", event.text, event.actor, error.message)
+
+
+@dataclass(slots=True)
+class _Visit:
+    """One request on its way through."""
+
+    scope: Scope
+    answer: _Answer
+    id: str = field(default_factory=lambda: secrets.token_hex(8))
+    identity: Identity | None = None
+    found: Found | None = None
+
+
+def log_refusal(
+    deps: ApiDeps, scope: Scope, error: Exception | None, *, actor: str = "", request_id: str = ""
+) -> None:
+    """Leave a line about somebody who wanted what is not theirs; a few of each sender."""
+    if not isinstance(error, (Denied, TooManyRequests, StaleEpoch)):
+        return
+    sender = sender_of(Request(scope))
+    if deps.lines.take(sender).ok:
+        # A late report of a lost lease is nobody's fault.
+        level = logging.INFO if isinstance(error, StaleEpoch) else logging.WARNING
+        who, what = plain(actor or sender, 200), plain(error.message, 300)
+        _log.log(level, "%s: refused %s of %s: %s", request_id or "-", _asked(scope), who, what)
+
+
+def _asked(scope: Scope) -> str:
+    """Method and path, for a line of a log."""
+    return f"{plain(scope['method'], 10)} {plain(scope['path'], 200)}"
+
+
+def plain(text: str, most: int) -> str:
+    """A text that cannot break the line it stands in."""
+    return "".join(each if each.isprintable() else "?" for each in text[:most])
 
 
 class Hosts:
@@ -122,13 +267,19 @@ class _Answer:
         self._send = send
         self.head = head
         self.started = False
+        self.more: list[tuple[bytes, bytes]] = []
+        """Headers of this answer alone."""
+        self.before: Callable[[int], Awaitable[None]] | None = None
+        """Called with the status before anything is sent."""
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.started = True
+            if self.before is not None:
+                await self.before(message["status"])
             headers = message["headers"]
             names = {name for name, _ in headers}
-            more = [header for header in HEADERS if header[0] not in names]
+            more = [header for header in (*HEADERS, *self.more) if header[0] not in names]
             message = {**message, "headers": [*headers, *more]}
         elif message["type"] == "http.response.body" and self.head:
             message = {**message, "body": b""}
@@ -148,11 +299,15 @@ def _refusal(request: Request, error: Exception) -> Response:
 
 
 def _is_open(path: str) -> bool:
-    return path in PUBLIC or path.startswith(AGENTS)
+    return path in PUBLIC or path.startswith((AGENTS, NOTICES))
 
 
 def body_limit(path: str) -> int:
     """How many bytes the body of a request for this path may have."""
+    if path.startswith(NOTICES):
+        return NOTICES_MAX_BYTES
+    if path == SESSIONS:
+        return SESSIONS_MAX_BYTES
     raw = path.startswith(("/v1/blobs/", f"{AGENTS}jobs/"))
     return BYTES_MAX_BYTES if raw else JSON_MAX_BYTES
 
@@ -174,7 +329,8 @@ def _counted(receive: Receive, limit: int) -> Receive:
 
 def too_large(limit: int) -> TooLarge:
     """The refusal of a body beyond the limit."""
-    return TooLarge(f"the body is larger than {limit // 2**20} MiB")
+    size = f"{limit // 2**20} MiB" if limit >= 2**20 else f"{limit // 2**10} KiB"
+    return TooLarge(f"the body is larger than {size}")
 
 
 @lru_cache(maxsize=64)

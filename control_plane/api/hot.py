@@ -51,6 +51,7 @@ class Hot:
         try:
             body = await self._answer(scope, receive)
         except Exception as error:  # noqa: BLE001 - each has its answer
+            edge.log_refusal(self._deps, scope, error)
             await edge.refuse(error, scope, receive, send)
         else:
             await _send(send, body)

@@ -20,7 +20,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from control_plane.api.edge import AGENTS
+from control_plane.api.edge import AGENTS, NOTICES, SESSIONS
 from control_plane.api.problems import KeyInFlight, KeyReused
 from control_plane.errors import InvalidInput
 from control_plane.ports import Clock, Store, StoredAnswer
@@ -32,6 +32,8 @@ KEEP_S = 24 * 3600.0
 """How long an answer can be had again: longer than any client goes on trying."""
 
 SUBMIT = "/v1/jobs"
+SECRETS = frozenset({SESSIONS, "/v1/tokens"})
+"""Their answers hold a token, which is nowhere kept."""
 
 _KEPT_HEADERS = ("content-type", "location", "etag")
 
@@ -131,7 +133,10 @@ def reused() -> KeyReused:
 
 
 def _concerns(scope: Scope) -> bool:
-    if scope["method"] != "POST" or scope["path"] == SUBMIT or scope["path"].startswith(AGENTS):
+    path: str = scope["path"]
+    if scope["method"] != "POST" or path == SUBMIT or path.startswith((AGENTS, NOTICES)):
+        return False
+    if path in SECRETS:
         return False
     return bool(Headers(scope=scope).get(HEADER))
 

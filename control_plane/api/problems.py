@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
+from math import ceil
 from typing import Any
 
 from fastapi import FastAPI
@@ -27,6 +28,7 @@ from control_plane.errors import (
     OrchctlError,
     ProviderError,
     Refused,
+    TooManyRequests,
     Unavailable,
 )
 
@@ -116,6 +118,7 @@ _STATUS: Sequence[tuple[type[Exception], int]] = (
     (Malformed, 400),
     (Misdirected, 421),
     (InvalidInput, 422),
+    (TooManyRequests, 429),
     (Unavailable, 503),
     (ProviderError, 502),
 )
@@ -142,6 +145,8 @@ def of_error(error: OrchctlError) -> Response:
     """The answer to one of our own errors."""
     status = next((code for kind, code in _STATUS if isinstance(error, kind)), 500)
     headers = next((extra for kind, extra in _HEADERS.items() if isinstance(error, kind)), {})
+    if isinstance(error, TooManyRequests):
+        headers = {"Retry-After": str(ceil(error.retry_after_s)), **error.limit}
     return respond(
         status,
         error.code,
@@ -225,7 +230,9 @@ def _of_invalid(_request: Request, error: RequestValidationError) -> Response:
     return respond(422, InvalidInput.code, title=_title(InvalidInput), detail=first, errors=faults)
 
 
-def _of_ours(_request: Request, error: OrchctlError) -> Response:
+def _of_ours(request: Request, error: OrchctlError) -> Response:
+    # For the log of whoever let the request in.
+    request.state.refused = error
     return of_error(error)
 
 

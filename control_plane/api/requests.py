@@ -12,11 +12,13 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    StringConstraints,
     model_validator,
 )
 from pydantic_core import PydanticCustomError
 
 from control_plane.api.fields import (
+    LINE,
     Command,
     Disk,
     Duration,
@@ -38,7 +40,9 @@ from control_plane.config.units import (
     parse_gpu_need,
     parse_memory_mib,
 )
+from control_plane.core.access import Federation, Grant, Role, Rule
 from control_plane.core.model import JobSpec, Need, Source
+from control_plane.errors import InvalidInput
 from control_plane.ports import Place
 from control_plane.service import Submission
 
@@ -222,3 +226,94 @@ class PositionRequest(_Input):
     def wanted(self) -> Place:
         """The same as the store takes it."""
         return Place(where=self.place, job_id=self.of or "")
+
+
+TokenName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@+-]{0,62}$")]
+RoleName = Literal["viewer", "submitter", "operator", "admin"]
+Queues = Annotated[
+    list[Name | Literal["*"]],
+    Field(min_length=1, max_length=100, description='Names; `["*"]` = all.'),
+]
+Token = Annotated[str, StringConstraints(pattern="^[!-~]+$", max_length=16 * 1024)]
+
+
+class _GrantRequest(_Input):
+    """A role, and the queues it is for."""
+
+    role: RoleName
+    queues: Queues
+
+    def grant(self) -> Grant:
+        """The same as the model's noun."""
+        # Once each: a queue that is named twice is the same.
+        return Grant(role=Role(self.role), queues=tuple(dict.fromkeys(self.queues)))
+
+
+class TokenRequest(_GrantRequest):
+    """A token to make."""
+
+    name: Annotated[TokenName, Field(description="Whose it is.")]
+    expires_at: Annotated[Moment | None, Field(description="null = never.")] = None
+
+
+class SessionRequest(_Input):
+    """What a CI system's issuer has signed."""
+
+    token: Token
+
+
+SESSION_MIN_S = 300
+SESSION_MAX_S = 12 * 3600
+RULES_MAX = 100
+Url = Annotated[str, StringConstraints(pattern="^https?://[!-~]+$", max_length=300)]
+ClaimName = Annotated[str, StringConstraints(pattern="^[A-Za-z0-9_:./-]+$", max_length=100)]
+Pattern = Annotated[str, StringConstraints(pattern=LINE, min_length=1, max_length=300)]
+
+
+class RuleRequest(_GrantRequest):
+    """Who of an issuer may do what: every claim must match."""
+
+    claims: Annotated[
+        dict[ClaimName, Pattern | Annotated[list[Pattern], Field(min_length=1, max_length=50)]],
+        Field(
+            min_length=1,
+            max_length=20,
+            description="By name, a pattern or several. `*` is any text without a slash, `**` any.",
+        ),
+    ]
+
+    def rule(self) -> Rule:
+        """The same as the model's noun."""
+        claims = {
+            name: (each,) if isinstance(each, str) else tuple(each)
+            for name, each in self.claims.items()
+        }
+        return Rule(claims=claims, grant=self.grant())
+
+
+class FederationRequest(_Input):
+    """A CI system, or another issuer of OpenID Connect tokens, whose word is taken."""
+
+    issuer: Annotated[Url, Field(description="Exactly as its tokens name it.")]
+    audience: Annotated[Pattern, Field(description="What its tokens must be made for: us alone.")]
+    rules: Annotated[list[RuleRequest], Field(min_length=1, max_length=RULES_MAX)]
+    session: Annotated[Duration, Field(description="`1h`; from the time the token is from.")] = "1h"
+    jwks_uri: Annotated[
+        Url | Literal[""], Field(description="Empty = as its discovery document says.")
+    ] = ""
+
+    def federation(self, name: str, *, now: datetime, actor: str) -> Federation:
+        """The same as the model's noun. Raises `InvalidInput` for a session of no good length."""
+        session_s = parse_duration_s(self.session)
+        if not SESSION_MIN_S <= session_s <= SESSION_MAX_S:
+            raise InvalidInput("/session: between 5 minutes and 12 hours")
+        return Federation(
+            name=name,
+            issuer=self.issuer,
+            audience=self.audience,
+            rules=tuple(each.rule() for each in self.rules),
+            session_s=session_s,
+            jwks_uri=self.jwks_uri,
+            applied_at=now,
+            applied_by=actor,
+        )

@@ -16,6 +16,7 @@ from control_plane.api.cursors import Paging
 from control_plane.api.etags import etag
 from control_plane.config.diff import Change
 from control_plane.config.findings import Finding
+from control_plane.core.access import ApiToken, Federation, Role
 from control_plane.core.codec import from_json, to_json
 from control_plane.core.model import Cooldown, Job, Machine, Offer, QueueStats
 from control_plane.core.plan import Plan
@@ -26,6 +27,7 @@ T = TypeVar("T")
 V = TypeVar("V")
 
 AutoscalerView = AutoscalerRecord
+FederationView = Federation
 NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
 
@@ -200,6 +202,51 @@ class Accepted:
     status: str = "accepted"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WhoView:
+    """Somebody, and what they may do."""
+
+    actor: str
+    role: Role
+    queues: tuple[str, ...]
+    """`*` = all."""
+    expires_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewSession:
+    """What the token of a CI system was exchanged for."""
+
+    token: str
+    """Sent as a bearer from now on."""
+    who: WhoView
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenView:
+    """A token as everybody may see it."""
+
+    id: str
+    name: str
+    prefix: str
+    """What the token begins with, to find it again where it is used."""
+    role: Role
+    queues: tuple[str, ...]
+    created_at: datetime
+    created_by: str
+    expires_at: datetime | None
+    expired: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewToken:
+    """A token that was made just now."""
+
+    token: str
+    """Shown this once, and kept nowhere."""
+    record: TokenView
+
+
 # ------------------------------------------------------------------------------------ sending
 
 
@@ -260,6 +307,21 @@ def machine_view(
         cost_usd=cost_usd,
         age_s=_seconds(machine.launched_at or machine.planned_at, end),
         idle_s=_seconds(machine.idle_since, now) if idle else 0.0,
+    )
+
+
+def token_view(record: ApiToken, now: datetime) -> TokenView:
+    """A token without what would let anybody use it."""
+    return TokenView(
+        id=record.id,
+        name=record.name,
+        prefix=f"orchctl_{record.id}_",
+        role=record.grant.role,
+        queues=record.grant.queues,
+        created_at=record.created_at,
+        created_by=record.created_by,
+        expires_at=record.expires_at,
+        expired=record.expired(now),
     )
 
 

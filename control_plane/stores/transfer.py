@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeVar, cast
 
+from control_plane.core.access import ApiToken, Federation
 from control_plane.core.codec import from_json, to_json
 from control_plane.core.model import (
     Artifact,
@@ -57,6 +58,8 @@ SHAPES: Mapping[TransferKind, type[Any]] = {
     TransferKind.PRICE: PriceInterval,
     TransferKind.PLAN: PlanRecord,
     TransferKind.EVENT: Event,
+    TransferKind.TOKEN: ApiToken,
+    TransferKind.FEDERATION: Federation,
 }
 """What a row of each kind holds."""
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
+from getpass import getpass
 from typing import Annotated
 
 import typer
 
 from orchctl import contexts
-from orchctl.errors import InvalidInput
+from orchctl.errors import InvalidInput, OrchctlError
 from orchctl.output import Column
 from orchctl.session import Session, command, group
 
@@ -40,7 +41,12 @@ def list_contexts(session: Session) -> None:
     session.rows(rows, COLUMNS, key="name")
 
 
-@command(app, "add", example="orchctl context add prod --server https://orchctl.example.com --use")
+@command(
+    app,
+    "add",
+    example="orchctl context add prod --server https://orchctl.example.com --use\n"
+    "orchctl context add prod",
+)
 def add(
     session: Session,
     name: NameArgument,
@@ -49,12 +55,35 @@ def add(
         bool, typer.Option("--token-stdin", help="Read its token from standard input.")
     ] = False,
 ) -> None:
-    """Remember a server. Its token is never an argument: the process list shows those to others."""
-    if not session.server:
+    """Remember a server, and say who you are there. On a terminal it asks for what is missing.
+
+    Its token is never an argument: the process list shows those to others."""
+    asked = sys.stdin.isatty() and not token_stdin
+    server = session.server or (input("Server address: ").strip() if asked else "")
+    if not server:
         raise InvalidInput("which server?", fix="pass --server https://…")
     token = sys.stdin.readline().strip() if token_stdin else ""
-    contexts.add(name, server=session.server, token=token, use=use)
-    session.done(f"context {name} added", {"name": name, "server": session.server}, key="name")
+    if asked:
+        token = getpass("Token (not shown; empty = none): ").strip()
+    contexts.add(name, server=server, token=token, use=use)
+    if token:
+        _say_who(session, server, token)
+    session.done(f"context {name} added", {"name": name, "server": server}, key="name")
+
+
+def _say_who(session: Session, server: str, token: str) -> None:
+    """What the token opens there; a server that does not answer now is no reason to forget it."""
+    from orchctl.client import Client
+
+    try:
+        with Client(server, token) as client:
+            who = client.whoami()
+    except OrchctlError as error:
+        session.say(f"the token was not tried: {error.message}")
+        return
+    queues = "all queues" if "*" in who.queues else ", ".join(who.queues)
+    until = f" until {who.expires_at:%Y-%m-%d}" if who.expires_at else ""
+    session.say(f"you are {who.actor}: {who.role} for {queues}{until}")
 
 
 @command(app, "use", example="orchctl context use prod")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import sys
+from datetime import datetime
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,13 +12,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from orchctl.errors import InvalidInput, OrchctlError
-from orchctl.output import Column, Row, between, span, text
+from orchctl.output import Column, Row, between, span, text, usd
 from orchctl.session import Session, command, group
 
 if TYPE_CHECKING:
     from orchctl.views import JobView
 
-app = group("Jobs: list, logs, events, wait, cancel, retry, clone.")
+app = group("Jobs: list, logs, events, wait, report, cancel, retry, clone.")
 
 JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="Job id.")]
 
@@ -99,6 +101,40 @@ def wait(
             f"{job} is still {ended.state}", fix=f"wait on with `orchctl job wait {job}`"
         )
     finish(session, ended)
+
+
+@command(app, "report", example="orchctl job report j-7k2m9")
+def report(session: Session, job: JobArgument) -> None:
+    """Print what became of a job and what it cost, as Markdown; for the summary of a CI run."""
+    found = session.client.jobs.get(job)
+    cost = session.client.jobs.cost(job)
+    if not session.for_people:
+        session.one(
+            {"job": job, "state": found.state.value, "cost_usd": str(cost.cost_usd)}, (), key="job"
+        )
+        return
+    rows = {
+        "job": f"`{found.id}`",
+        "state": found.state.value + (f", exit code {found.exit_code}" if found.exit_code else ""),
+        "queue": found.queue,
+        "waited": _between(found.queued_at, found.leased_at, session.now),
+        "ran": _between(found.started_at, found.finished_at, session.now),
+        "attempts": str(found.attempt),
+        "cost": f"{usd(str(cost.cost_usd), 4)} USD",
+        "saved by spot": f"{usd(str(cost.saved_usd), 4)} USD",
+    }
+    lines = [f"| {name} | {value} |" for name, value in rows.items()]
+    heading = f"### {_markdown(found.name or found.id)}"
+    session.print("\n".join((heading, "", "| | |", "| --- | --- |", *lines)))
+
+
+def _between(start: datetime | None, end: datetime | None, now: datetime) -> str:
+    return between(start.isoformat() if start else None, end.isoformat() if end else None, now)
+
+
+def _markdown(line: str) -> str:
+    """A name that stays a name: whoever hands in a job chooses it."""
+    return re.sub(r"([\\`*_{}\[\]<>#|!&])", r"\\\1", line)
 
 
 @command(app, "cancel", example="orchctl job cancel j-7k2m9")

@@ -15,8 +15,15 @@ from control_plane.api.app import create_app
 from control_plane.api.auth import COOKIE, SESSION_S
 from tests.api.world import TOKEN, World
 
-OPEN = {"/v1/health", "/login", "/v1/agent/nonce", "/v1/agent/register", "/v1/agent/bundle.pyz"}
-"""Proofs of identity are made at `/login` and `register`; the others hold no secret."""
+OPEN = {
+    "/v1/health",
+    "/v1/sessions",
+    "/login",
+    "/v1/agent/nonce",
+    "/v1/agent/register",
+    "/v1/agent/bundle.pyz",
+}
+"""Proofs of identity are made at `/login`, `sessions` and `register`; the others hold no secret."""
 
 
 @pytest.fixture

@@ -28,6 +28,13 @@ def test_a_machine_in_figures(world: World, applied: TestClient) -> None:
     assert (busy["busy"], busy["jobs"], busy["idle_s"]) == (True, [job["id"]], 0.0)
 
 
+def test_a_machine_costs_money_from_when_its_cloud_says(world: World, applied: TestClient) -> None:
+    """Which may be a moment before it was planned: AWS tells whole seconds."""
+    world.machine("m-1", launched_at=NOW - timedelta(hours=1))
+    world.clock.at += timedelta(hours=2)
+    assert float(applied.get("/v1/machines/m-1").json()["cost_usd"]) == 1.5
+
+
 def test_ended_machines_are_listed_when_asked_for(world: World, applied: TestClient) -> None:
     world.machine("m-1")
     gone = world.machine("m-2", MachineState.READY)

@@ -50,6 +50,19 @@ def test_costs_nobody_can_compute(refused: TestClient, params: dict[str, str]) -
     assert refused.get("/v1/costs", params=params).status_code == 422
 
 
+def test_the_cost_of_a_job_is_what_the_report_says(world: World, applied: TestClient) -> None:
+    token = world.registered("m-1")
+    job = applied.post("/v1/jobs", json={"command": "true"}).json()["id"]
+    assert Decimal(applied.get(f"/v1/jobs/{job}/cost").json()["cost_usd"]) == 0
+    applied.post("/v1/agent/claim", json={}, headers={"Authorization": f"Bearer {token}"})
+    world.clock.at += timedelta(hours=2)
+    cost = applied.get(f"/v1/jobs/{job}/cost").json()
+    assert Decimal(cost["cost_usd"]) == 1
+    rows = applied.get("/v1/costs", params={"by": "job", "since": "1d"}).json()["rows"]
+    assert cost["cost_usd"] in [row["cost_usd"] for row in rows if row["group"]["job"] == job]
+    assert applied.get("/v1/jobs/j-none/cost").status_code == 404
+
+
 def test_events_are_filtered_and_paged(applied: TestClient) -> None:
     first_job = applied.post("/v1/jobs", json={"command": "true"}).json()["id"]
     job = applied.post(f"/v1/jobs/{first_job}/clone").json()

@@ -9,10 +9,13 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
+import httpx2
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 
 from agent_bootstrap import wire
+from control_plane.access.entrance import Access
+from control_plane.access.oidc import Issuers
 from control_plane.agents import Agents, AgentSettings
 from control_plane.api.app import ApiDeps, ApiSettings, create_app
 from control_plane.api.changes import Changes
@@ -31,12 +34,15 @@ from control_plane.core.model import (
 from control_plane.core.policy import Autoscaler, CloudPolicy
 from control_plane.core.snapshot import Timing
 from control_plane.fleet import Fleet
+from control_plane.identity.web import Web
+from control_plane.interruptions import Interruptions
 from control_plane.ports import Store
 from control_plane.service import Service, Submission
 from control_plane.stores.sqlite import SqliteStore
 from control_plane.tokens import MachineTokens
 
 TOKEN = "a-token-of-the-admin"
+NOTICES_TOKEN = "a-token-of-the-clouds"
 NOW = datetime(2026, 3, 10, 12, 0, tzinfo=UTC)
 SECRET = b"s" * 32
 
@@ -107,8 +113,14 @@ class World:
     """The control plane, and shortcuts to put something into it."""
 
     def __init__(
-        self, store: Store, *, wait_s: float = 0.0, changes: Changes | None = None
+        self,
+        store: Store,
+        *,
+        wait_s: float = 0.0,
+        changes: Changes | None = None,
+        transport: httpx2.BaseTransport | None = None,
     ) -> None:
+        """`transport` stands for the network of issuers."""
         self.store = store
         self.blobs = MemoryBlobs()
         self.clock = ManualClock()
@@ -122,6 +134,14 @@ class World:
             self.service, self.blobs, self.tokens, Timing(), AgentSettings(wait_s=wait_s)
         )
         self.fleet = Fleet(self.service)
+        self.access = Access(
+            store,
+            self.clock,
+            self.service.ids,
+            Issuers(Web(transport), self.clock.now),
+            secret=SECRET,
+        )
+        self.interruptions = Interruptions(self.service, {})
 
     def _changed(self) -> None:
         self.wakes += 1
@@ -136,10 +156,13 @@ class World:
             service=self.service,
             agents=self.agents,
             fleet=self.fleet,
+            access=self.access,
+            interruptions=self.interruptions,
             prices=self.prices,
             settings=ApiSettings(
                 server_id="test",
                 admin_token_hash=hashlib.sha256(TOKEN.encode()).hexdigest(),
+                notices_token_hash=hashlib.sha256(NOTICES_TOKEN.encode()).hexdigest(),
                 cursor_secret=SECRET,
                 version="0.1.0",
                 allowed_hosts=allowed_hosts,
@@ -160,7 +183,11 @@ class World:
     # ------------------------------------------------------------------- shortcuts
 
     def machine(
-        self, machine_id: str = "m-1", state: MachineState = MachineState.BOOTING
+        self,
+        machine_id: str = "m-1",
+        state: MachineState = MachineState.BOOTING,
+        *,
+        launched_at: datetime = NOW,
     ) -> Machine:
         """A machine of pool `small` that was launched and costs money."""
         machine = Machine(
@@ -176,7 +203,7 @@ class World:
             if machine.state is state:
                 break
             machine = self.store.machine_put(
-                replace(machine, state=step, launched_at=NOW),
+                replace(machine, state=step, launched_at=launched_at),
                 expected_version=machine.version,
                 fence=None,
             )
@@ -228,5 +255,5 @@ def _interval(machine: Machine) -> PriceInterval:
         total=bought.capacity,
         price_usd_hour=bought.price_usd_hour,
         on_demand_usd_hour=bought.on_demand_usd_hour,
-        started_at=NOW,
+        started_at=machine.launched_at or NOW,
     )

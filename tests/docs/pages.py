@@ -17,6 +17,7 @@ QUICK_EXAMPLE = "<!-- quick example: a test runs it -->"
 _FENCE = re.compile(
     r"^(?P<indent> *)```(?P<language>\w*)\n(?P<text>.*?)^(?P=indent)```", re.DOTALL | re.MULTILINE
 )
+_INNER = re.compile(r"\$\(([^()]*(?:\([^()]*\)[^()]*)*)\)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +37,7 @@ class Block:
 
     def commands(self) -> Iterator[str]:
         """Its command lines; output and comments are left out."""
-        for line in self.text.splitlines():
+        for line in self.text.replace("\\\n", "").splitlines():
             if self.language != "console":
                 yield line.strip()
             elif line.startswith("$ "):
@@ -78,9 +79,9 @@ def simple_commands(line: str) -> Iterator[list[str]]:
     """The words of each program that a shell line starts, assignments and redirections left out.
 
     Knows as much of the shell as our pages use: `;`, `|`, `&&`, `for … do … done`, `$(…)`, `>`."""
-    for inner in re.findall(r"\$\(([^()]*)\)", line):
+    for inner in _INNER.findall(line):
         yield from simple_commands(inner)
-    flat = re.sub(r"\$\([^()]*\)", "VALUE", line)
+    flat = _INNER.sub("VALUE", line)
     lexer = shlex.shlex(flat, posix=True, punctuation_chars=";|&<>")
     lexer.whitespace_split = True
     words: list[str] = []

@@ -14,7 +14,8 @@ from control_plane.config.load import load_text
 from orchctl.main import app
 from tests.docs.pages import ROOT, SHELL, Block, blocks, simple_commands
 
-OTHER_PROGRAMS = {"git", "cd", "cp", "curl", "export", "cat"}
+OTHER_PROGRAMS = {"aws", "az", "cat", "cd", "cp", "curl", "cut", "export", "gcloud", "git"}
+OTHER_PROGRAMS |= {"openssl", "printf", "sha256sum", "terraform"}
 """What pages use besides `make` and `orchctl`."""
 
 

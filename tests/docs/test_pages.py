@@ -14,7 +14,9 @@ PRIVATE = re.compile(r"(?<![\w.~$])/(home|root|work|tmp|Users|mnt|workspace)/")
 UNFINISHED = re.compile(r"\b(TODO|FIXME|TBD|XXX)\b|lorem ipsum", re.IGNORECASE)
 OUTSIDE = re.compile(r"https?://([a-z0-9.-]+)")
 HOSTS = {"127.0.0.1", "example.com", "orchctl.dev", "orchctl.example.com", "localhost"}
-"""Hosts that pages may name: this computer, and names that lead nowhere. No registry, no mirror."""
+HOSTS |= {"token.actions.githubusercontent.com", "gitlab.com"}
+"""Hosts that pages may name: this computer, names that lead nowhere, and the issuers of CI systems.
+No registry, no mirror."""
 
 
 def _name(page: Path) -> str:

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query
 from starlette.responses import Response
 
 from control_plane.api.cursors import Paged
-from control_plane.api.deps import Actor, ApiDeps, Deps
+from control_plane.api.deps import Actor, ApiDeps, Deps, Who
 from control_plane.api.etags import (
     IfMatch,
     IfNoneMatch,
@@ -39,6 +39,7 @@ from control_plane.api.views import (
 from control_plane.config.diff import changes, worst_case_usd_hour
 from control_plane.config.findings import findings
 from control_plane.config.load import load_text
+from control_plane.core.access import Role
 from control_plane.core.model import Offer
 from control_plane.core.policy import Autoscaler, AutoscalerRecord
 from control_plane.errors import InvalidInput, NotFound
@@ -128,9 +129,10 @@ def resume(name: PathName, deps: Deps, actor: Actor, _key: IdempotencyKey = "") 
 
 @router.get("/{name}/explain", response_model=Explanation, operation_id="explain_queue")
 def explain_queue(
-    name: PathName, queue: Annotated[str, Query(pattern=NAME)], deps: Deps
+    name: PathName, queue: Annotated[str, Query(pattern=NAME)], deps: Deps, who: Who
 ) -> Response:
     """Why a queue has the machines it has, and why not more."""
+    who.require(Role.VIEWER, queue)
     return send(explain(deps.store, name, queue))
 
 

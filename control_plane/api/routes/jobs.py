@@ -11,10 +11,11 @@ from fastapi import APIRouter, Path, Query, Request
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
+from control_plane.access.who import Identity
 from control_plane.agents import log_key
 from control_plane.api import positions
 from control_plane.api.cursors import Paged
-from control_plane.api.deps import Actor, ApiDeps, Deps
+from control_plane.api.deps import Actor, ApiDeps, Deps, Who
 from control_plane.api.etags import (
     IfMatch,
     IfNoneMatch,
@@ -40,10 +41,13 @@ from control_plane.api.views import (
     send_all,
     send_page,
 )
+from control_plane.core.access import Role
 from control_plane.core.lifecycle import JOB_ENDED
 from control_plane.core.model import Artifact, Attempt, Job, JobState
 from control_plane.errors import InvalidInput, NotFound, Refused
 from control_plane.ports import Page
+from control_plane.reports import costs
+from control_plane.reports.costs import CostRow
 
 LOG_LIMIT = 1024 * 1024
 LOG_LIMIT_MAX = 8 * 1024 * 1024
@@ -58,13 +62,16 @@ _STATES = "|".join(JobState)
 
 @router.post("/jobs", response_model=JobView, status_code=201, operation_id="submit_job")
 def submit_job(
-    body: JobRequest, request: Request, deps: Deps, actor: Actor, key: IdempotencyKey = ""
+    body: JobRequest, request: Request, deps: Deps, who: Who, key: IdempotencyKey = ""
 ) -> Response:
     """Hand in a job. The same idempotency key never makes a second one: a repeat is answered with
     the job as it is now."""
+    _check_submission(deps, who, body)
     _check_source(deps, body.source)
-    submission = body.submission(actor)
+    submission = body.submission(who.actor)
     job, is_new = deps.service.submit(submission, idempotency_key=scoped_key(request, key))
+    # Handing in is what is done most: the job itself says who did it.
+    request.state.told = job.owner == who.actor
     if is_new:
         return _created(deps, job)
     if not is_repeat(job, submission):
@@ -76,11 +83,15 @@ def submit_job(
 def list_jobs(
     deps: Deps,
     paging: Paged,
+    who: Who,
     queue: QueryName = "",
     state: Annotated[str, Query(pattern=f"^(({_STATES})(,({_STATES}))*)?$", max_length=200)] = "",
     machine: QueryId = "",
 ) -> Response:
-    """Jobs, newest first; the waiting ones of one queue in the order they will be taken."""
+    """Jobs that you may look at, newest first; the waiting ones of one queue in the order they will
+    be taken. A page may be short with more to come."""
+    if queue:
+        who.require(Role.VIEWER, queue)
     page = deps.store.job_list(
         queue=queue,
         states=frozenset(JobState(each) for each in state.split(",") if each),
@@ -88,8 +99,9 @@ def list_jobs(
         cursor=paging.cursor,
         limit=paging.limit,
     )
-    places = positions.of_jobs(deps.store, page.items)
-    views = tuple(job_view(job, places.get(job.id)) for job in page.items)
+    seen = [job for job in page.items if who.sees(job.queue)]
+    places = positions.of_jobs(deps.store, seen)
+    views = tuple(job_view(job, places.get(job.id)) for job in seen)
     return send_page(Page(items=views, cursor=page.cursor), paging)
 
 
@@ -127,6 +139,14 @@ def job_attempts(job_id: PathId, deps: Deps) -> Response:
     return send_all(deps.store.job_attempts(job_id))
 
 
+@router.get("/jobs/{job_id}/cost", response_model=CostRow, operation_id="job_cost")
+def job_cost(job_id: PathId, deps: Deps) -> Response:
+    """What it has cost so far, all attempts together."""
+    deps.store.job_get(job_id)
+    attempts = deps.store.job_attempts(job_id)
+    return send(costs.job_cost(deps.store, job_id, attempts, deps.clock.now()))
+
+
 @router.post("/jobs/{job_id}/cancel", response_model=JobView, operation_id="cancel_job")
 def cancel_job(job_id: PathId, deps: Deps, actor: Actor, _key: IdempotencyKey = "") -> Response:
     """End it: at once while it waits, through its agent while it runs."""
@@ -151,18 +171,20 @@ def clone_job(
     job_id: PathId,
     request: Request,
     deps: Deps,
-    actor: Actor,
+    who: Who,
     body: CloneRequest | None = None,
     key: IdempotencyKey = "",
 ) -> Response:
     """A new job like this one, with some things changed."""
     change = body or CloneRequest()
+    if change.queue:
+        who.require(Role.SUBMITTER, change.queue)
     job = deps.service.again(
         job_id,
         command=change.command or "",
         queue=change.queue or "",
         env=change.set,
-        actor=actor,
+        actor=who.actor,
         idempotency_key=scoped_key(request, key),
     )
     return _created(deps, job)
@@ -170,9 +192,11 @@ def clone_job(
 
 @router.put("/jobs/{job_id}/position", response_model=JobView, operation_id="move_job")
 def move_job(
-    job_id: PathId, body: PositionRequest, deps: Deps, actor: Actor, if_match: IfMatch = ""
+    job_id: PathId, body: PositionRequest, deps: Deps, who: Who, if_match: IfMatch = ""
 ) -> Response:
     """Put a waiting job elsewhere in its queue, or into another one."""
+    if body.queue:
+        who.require(Role.OPERATOR, body.queue)
     wanted = required(expected(if_match), "send the job's ETag as `If-Match`")
     with conditional():
         job = deps.service.move(
@@ -180,7 +204,7 @@ def move_job(
             queue=body.queue or "",
             place=body.wanted(),
             expected_version=wanted.version,
-            actor=actor,
+            actor=who.actor,
         )
     return _send(deps, job)
 
@@ -289,6 +313,17 @@ def _created(deps: ApiDeps, job: Job, headers: Mapping[str, str] = NO_HEADERS) -
     place = positions.of_new_job(deps.store, job, deps.clock.now())
     location = f"/v1/jobs/{job.id}"
     return send(job_view(job, place), 201, version=job.version, location=location, headers=headers)
+
+
+def _check_submission(deps: ApiDeps, who: Identity, body: JobRequest) -> None:
+    """Raise `RoleNeeded`: for a queue that is not theirs, in another's name, or behind a job that
+    they may not look at."""
+    who.require(Role.SUBMITTER, body.queue)
+    if body.owner not in ("", who.actor):
+        who.require(Role.OPERATOR, body.queue)
+    if not who.grant.everywhere:
+        for each in body.depends_on:
+            who.require(Role.VIEWER, deps.store.job_get(each).queue)
 
 
 def _check_source(deps: ApiDeps, source: SourceRequest | None) -> None:

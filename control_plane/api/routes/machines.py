@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
 from typing import Annotated
@@ -27,7 +28,7 @@ from control_plane.api.views import (
 )
 from control_plane.core.cost import interval_cost
 from control_plane.core.lifecycle import MACHINE_ENDED
-from control_plane.core.model import Cooldown, Event, Machine, Offer
+from control_plane.core.model import AUDIT, Cooldown, Event, Machine, Offer
 from control_plane.core.policy import PoolPolicy
 from control_plane.ports import Page
 
@@ -64,7 +65,8 @@ def machine_events(machine_id: PathId, deps: Deps, paging: Paged) -> Response:
     """What happened to it, newest first."""
     deps.store.machine_get(machine_id)
     page = deps.store.event_list(subject=machine_id, cursor=paging.cursor, limit=paging.limit)
-    return send_page(page, paging)
+    told = tuple(each for each in page.items if each.kind != AUDIT)
+    return send_page(replace(page, items=told), paging)
 
 
 @router.post("/machines/{machine_id}/drain", response_model=MachineView, operation_id="drain")
@@ -135,7 +137,9 @@ def _jobs(deps: ApiDeps, machines: Sequence[Machine]) -> Mapping[str, Sequence[s
 
 
 def _costs(deps: ApiDeps, machines: Sequence[Machine], now: datetime) -> Mapping[str, Decimal]:
-    start = min((each.planned_at for each in machines), default=now)
+    # A cloud that tells whole seconds launches what was planned a moment later.
+    begun = (min(each.planned_at, each.launched_at or each.planned_at) for each in machines)
+    start = min(begun, default=now)
     wanted = {each.id for each in machines}
     costs: dict[str, Decimal] = {}
     for each in deps.store.prices_between(start, now):

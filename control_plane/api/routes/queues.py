@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query
 from starlette.responses import Response
 
 from control_plane.api.cursors import Paged
-from control_plane.api.deps import Actor, ApiDeps, Deps
+from control_plane.api.deps import Actor, ApiDeps, Deps, Who
 from control_plane.api.etags import IfMatch, check, expected
 from control_plane.api.fields import PathName
 from control_plane.api.idempotency import IdempotencyKey
@@ -35,9 +35,10 @@ router = APIRouter(prefix="/v1/queues", tags=["queues"])
 
 
 @router.get("", response_model=Listing[QueueView], operation_id="list_queues")
-def list_queues(deps: Deps, paging: Paged) -> Response:
-    """All queues, by name."""
-    page = paging.cut(deps.store.queue_list(), lambda record: record.name)
+def list_queues(deps: Deps, paging: Paged, who: Who) -> Response:
+    """All queues that you may look at, by name."""
+    seen = [each for each in deps.store.queue_list() if who.sees(each.name)]
+    page = paging.cut(seen, lambda record: record.name)
     views = tuple(_views(deps, page.items))
     return send_page(Page(items=views, cursor=page.cursor), paging)
 

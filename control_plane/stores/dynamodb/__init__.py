@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 
 from control_plane.ports import Clock, OperationFigures, Store
+from control_plane.stores.dynamodb.access import Access
 from control_plane.stores.dynamodb.autoscalers import Autoscalers
 from control_plane.stores.dynamodb.calls import Client
 from control_plane.stores.dynamodb.client import TableClient
@@ -21,7 +22,7 @@ from control_plane.stores.figures import counted
 
 
 @counted
-class DynamoStore(Transfers, Machines, Queues, Autoscalers, Ledger, Control, History):
+class DynamoStore(Transfers, Machines, Queues, Autoscalers, Ledger, Control, Access, History):
     """`ports.Store` in the table `table`, which must be there (`create_table`).
 
     Any number of threads and processes may call it. Every operation is one conditional write, or

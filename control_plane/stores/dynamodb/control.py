@@ -8,7 +8,9 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from control_plane.core.model import Cooldown
+from control_plane.core.pacing import Bucket
 from control_plane.core.policy import AutoscalerRecord
+from control_plane.errors import Conflict
 from control_plane.ports import Fence, HeldFence, Shared
 from control_plane.stores.dynamodb import layout as at
 from control_plane.stores.dynamodb import records
@@ -20,6 +22,9 @@ from control_plane.stores.dynamodb.shapes import Shapes, entry
 
 COOLDOWN_KEPT = timedelta(days=7)
 """A cool-down is remembered so long after its end: the next refusal counts on from it."""
+
+BUCKET_KEPT = timedelta(days=1)
+"""Unused for so long, it is full."""
 
 
 class Control(Shapes):
@@ -97,6 +102,26 @@ class Control(Shapes):
     def cooldown_list(self) -> Sequence[Cooldown]:
         found = self._table.query(at.CONTROL, sk_prefix=at.COOLDOWN_PREFIX, consistent=True)
         return tuple(cooldown(item) for item in found if not self._expired(item))
+
+    def bucket_get(self, key: str) -> Bucket | None:
+        item = self._table.get(*at.bucket_key(key))
+        return records.from_text(Bucket, item[at.PACKED]) if item else None
+
+    def bucket_put(self, bucket: Bucket) -> None:
+        pk, sk = at.bucket_key(bucket.key)
+        item: Item = {
+            "pk": pk,
+            "sk": sk,
+            at.VERSION: bucket.version,
+            at.PACKED: records.text(bucket),
+            at.TTL: int((max(bucket.at, self._clock.now()) + BUCKET_KEPT).timestamp()),
+        }
+        before = bucket.version - 1
+        condition = expr(f"{at.VERSION} = :before", before=before) if before else ABSENT
+        try:
+            self._table.put(item, condition=condition)
+        except ConditionFailed:
+            raise Conflict(f"bucket {bucket.key} was changed by somebody else") from None
 
     def _cooldown_item(self, given: Cooldown) -> Item:
         pk, sk = at.cooldown_key(given.key)

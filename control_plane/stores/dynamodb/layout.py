@@ -4,6 +4,8 @@ Names are short because every write pays for their bytes. Where an item has more
 the name means the same in all of them.
 
     C    A# Q# L# R#     what a controller's look begins with: documents, queues, leases, cool-downs
+    B    <key>           what is left for calls of one kind to a cloud
+    T    <id>, F <name>  tokens of people; federations
     QX   <queue>         the shape registry of a removed queue, for when it is made again
     J    D               which days, months and autoscalers the partitions below are for
     J#<day>#<shard>      jobs; X#<job> beside each: what is too large or too old for its item
@@ -142,6 +144,8 @@ AUTOSCALER_PREFIX = "A#"
 QUEUE_PREFIX = "Q#"
 LEASE_PREFIX = "L#"
 COOLDOWN_PREFIX = "R#"
+TOKENS = "T"
+FEDERATIONS = "F"
 MACHINES = "M"
 ENDED_MACHINES = "MX"
 OPEN_PRICES = "PO"
@@ -166,6 +170,19 @@ def lease_key(name: str) -> Key:
 
 def cooldown_key(key: str) -> Key:
     return CONTROL, COOLDOWN_PREFIX + key
+
+
+def bucket_key(key: str) -> Key:
+    """Apart from what every look reads: only who calls a cloud needs it."""
+    return "B", key
+
+
+def token_key(token_id: str) -> Key:
+    return TOKENS, token_id
+
+
+def federation_key(name: str) -> Key:
+    return FEDERATIONS, name
 
 
 def removed_queue_key(name: str) -> Key:

@@ -11,12 +11,14 @@ from datetime import datetime
 from itertools import islice
 from typing import Any, TypeAlias
 
+from control_plane.core.access import ApiToken, Federation
 from control_plane.core.model import Artifact, Attempt, Cooldown, Event, PriceInterval, QueueRecord
 from control_plane.core.policy import AutoscalerRecord
 from control_plane.ports import HeldFence, Page, PlanRecord, Row, TransferKind
 from control_plane.stores import cursors, transfer
 from control_plane.stores.dynamodb import layout as at
 from control_plane.stores.dynamodb import ledger, machines, records
+from control_plane.stores.dynamodb.access import federation, federation_item, token, token_item
 from control_plane.stores.dynamodb.arrivals import Arrivals, last_ended
 from control_plane.stores.dynamodb.autoscalers import Autoscalers, document_item, version_item
 from control_plane.stores.dynamodb.control import (
@@ -71,6 +73,8 @@ class Transfers(Arrivals, Queues, Autoscalers, Ledger, Control, History):
             TransferKind.PRICE: self._prices_arrive,
             TransferKind.PLAN: self._plans_arrive,
             TransferKind.EVENT: self._events_arrive,
+            TransferKind.TOKEN: self._tokens_arrive,
+            TransferKind.FEDERATION: self._federations_arrive,
         }
         writers[kind](arriving)
         self._memory.registry = None
@@ -112,6 +116,8 @@ class Transfers(Arrivals, Queues, Autoscalers, Ledger, Control, History):
             TransferKind.JOB: ("", self._job_row),
             TransferKind.PRICE: ("", ledger.price),
             TransferKind.EVENT: ("", event),
+            TransferKind.TOKEN: ("", token),
+            TransferKind.FEDERATION: ("", federation),
         }
 
     def _partitions(self, kind: TransferKind) -> list[str]:
@@ -128,7 +134,7 @@ class Transfers(Arrivals, Queues, Autoscalers, Ledger, Control, History):
             return sorted([*closed, at.OPEN_PRICES])
         if kind is TransferKind.EVENT:
             return sorted(map(at.events_of, self._days(at.EVENT_DAYS)))
-        return [at.CONTROL]
+        return [_ONE_PARTITION.get(kind, at.CONTROL)]
 
     def _items(self, partitions: Iterable[str], behind: Place, prefix: str = "") -> Iterator[Item]:
         """The items of partitions, in order, from a place on."""
@@ -247,8 +253,17 @@ class Transfers(Arrivals, Queues, Autoscalers, Ledger, Control, History):
         for plan in arriving:
             self.plan_put(plan)
 
+    def _tokens_arrive(self, arriving: Sequence[ApiToken]) -> None:
+        self._put_all(map(token_item, arriving))
+
+    def _federations_arrive(self, arriving: Sequence[Federation]) -> None:
+        self._put_all(map(federation_item, arriving))
+
     def _events_arrive(self, arriving: Sequence[Event]) -> None:
         for day in {at.day_of_number(each.seq) for each in arriving}:
             self._note_day(at.EVENT_DAYS, day)
         self._numbers.after(max((each.seq for each in arriving), default=0))
         self._put_all(item for each in arriving for item in self._event_items(each))
+
+
+_ONE_PARTITION = {TransferKind.TOKEN: at.TOKENS, TransferKind.FEDERATION: at.FEDERATIONS}

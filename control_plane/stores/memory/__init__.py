@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from control_plane.ports import OperationFigures, Store
 from control_plane.stores.figures import counted
+from control_plane.stores.memory.access import Access
 from control_plane.stores.memory.autoscalers import Autoscalers
 from control_plane.stores.memory.control import Control
 from control_plane.stores.memory.jobs import Jobs
@@ -16,7 +17,7 @@ from control_plane.stores.memory.transfers import Transfers
 
 
 @counted
-class MemoryStore(Autoscalers, Queues, Jobs, Machines, Ledger, Control, Transfers):
+class MemoryStore(Autoscalers, Queues, Jobs, Machines, Ledger, Control, Access, Transfers):
     """`ports.Store` that lives as long as the process. Any number of threads may call it."""
 
     def figures(self) -> Mapping[str, OperationFigures]:

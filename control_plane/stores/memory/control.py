@@ -9,6 +9,8 @@ from itertools import islice
 from typing import TypeVar
 
 from control_plane.core.model import Cooldown, Event
+from control_plane.core.pacing import Bucket
+from control_plane.errors import Conflict
 from control_plane.ports import Fence, HeldFence, Page, PlanRecord, Shared, StoredAnswer
 from control_plane.stores import cursors, transitions
 from control_plane.stores.memory.tables import Tables, atomic
@@ -63,6 +65,17 @@ class Control(Tables):
     @atomic
     def cooldown_list(self) -> Sequence[Cooldown]:
         return _by_name(self._cooldowns)
+
+    @atomic
+    def bucket_get(self, key: str) -> Bucket | None:
+        return self._buckets.get(key)
+
+    @atomic
+    def bucket_put(self, bucket: Bucket) -> None:
+        held = self._buckets.get(bucket.key)
+        if bucket.version != (held.version if held else 0) + 1:
+            raise Conflict(f"bucket {bucket.key} was changed by somebody else")
+        self._buckets[bucket.key] = bucket
 
     @atomic
     def plan_put(self, record: PlanRecord, *, keep: int = 200) -> None:

@@ -10,6 +10,7 @@ from datetime import datetime
 from functools import wraps
 from typing import Concatenate, ParamSpec, TypeVar
 
+from control_plane.core.access import ApiToken, Federation
 from control_plane.core.lifecycle import JOB_ENDED
 from control_plane.core.model import (
     Artifact,
@@ -25,6 +26,7 @@ from control_plane.core.model import (
     PriceInterval,
     QueueRecord,
 )
+from control_plane.core.pacing import Bucket
 from control_plane.core.policy import AutoscalerRecord
 from control_plane.errors import FencedOut, NotFound
 from control_plane.ports import Fence, HeldFence, PlanRecord, StoredAnswer
@@ -126,6 +128,9 @@ class Tables:
         """By machine and start."""
         self._leases: dict[str, HeldFence] = {}
         self._cooldowns: dict[str, Cooldown] = {}
+        self._buckets: dict[str, Bucket] = {}
+        self._tokens: dict[str, ApiToken] = {}
+        self._federations: dict[str, Federation] = {}
         self._plans: dict[str, PlanRecord] = {}
         self._events: dict[int, Event] = {}
         """By number, in order."""

@@ -73,6 +73,8 @@ class Transfers(Tables):
             TransferKind.COOLDOWN: (self._cooldowns, attrgetter("key")),
             TransferKind.MACHINE: (self._machines, attrgetter("id")),
             TransferKind.PLAN: (self._plans, attrgetter("id")),
+            TransferKind.TOKEN: (self._tokens, attrgetter("id")),
+            TransferKind.FEDERATION: (self._federations, attrgetter("name")),
         }
 
     def _records(self, kind: TransferKind) -> Iterable[Keyed]:

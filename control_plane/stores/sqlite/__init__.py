@@ -7,6 +7,7 @@ from pathlib import Path
 
 from control_plane.ports import OperationFigures, Store
 from control_plane.stores.figures import counted
+from control_plane.stores.sqlite.access import Access
 from control_plane.stores.sqlite.attempts import Attempts
 from control_plane.stores.sqlite.autoscalers import Autoscalers
 from control_plane.stores.sqlite.control import Control
@@ -21,7 +22,7 @@ from control_plane.stores.sqlite.transfers import Transfers
 
 @counted
 class SqliteStore(
-    Autoscalers, Queues, Jobs, Leases, Attempts, Machines, Ledger, Control, Transfers
+    Autoscalers, Queues, Jobs, Leases, Attempts, Machines, Ledger, Control, Access, Transfers
 ):
     """`ports.Store` in the file `path`, which is made when missing.
 

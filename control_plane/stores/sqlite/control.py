@@ -8,7 +8,8 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from control_plane.core.model import Cooldown, Event
-from control_plane.errors import FencedOut
+from control_plane.core.pacing import Bucket
+from control_plane.errors import Conflict, FencedOut
 from control_plane.ports import Fence, HeldFence, Page, PlanRecord, Shared, StoredAnswer
 from control_plane.stores import cursors, transitions
 from control_plane.stores.sqlite import rows
@@ -69,6 +70,23 @@ class Control(Table):
     @reads
     def cooldown_list(self, tx: sqlite3.Connection) -> Sequence[Cooldown]:
         return _cooldowns(tx)
+
+    @reads
+    def bucket_get(self, tx: sqlite3.Connection, key: str) -> Bucket | None:
+        row = tx.execute("select data from buckets where key = ?", (key,)).fetchone()
+        return rows.loads(Bucket, row[0]) if row else None
+
+    @writes
+    def bucket_put(self, tx: sqlite3.Connection, bucket: Bucket) -> None:
+        # Version 1 is the only one that may be new; any other replaces the one before it.
+        put = tx.execute(
+            "insert into buckets select :key, :version, :data where :version = 1 or exists "
+            "(select 1 from buckets where key = :key) on conflict (key) do update "
+            "set version = :version, data = :data where version = :version - 1",
+            {"key": bucket.key, "version": bucket.version, "data": rows.dumps(bucket)},
+        )
+        if put.rowcount != 1:
+            raise Conflict(f"bucket {bucket.key} was changed by somebody else")
 
     @writes
     def plan_put(self, tx: sqlite3.Connection, record: PlanRecord, *, keep: int = 200) -> None:

@@ -254,4 +254,22 @@ _V3 = (
     ) where state in ('leased', 'running')""",
 )
 
-MIGRATIONS: tuple[tuple[str, ...], ...] = (_V1, _V2, _V3)
+_V4 = (
+    """create table buckets (
+        key text primary key,
+        version integer not null,
+        data text not null
+    ) without rowid""",
+)
+
+_V5 = (
+    """create table access (
+        kind text not null,
+        name text not null,
+        version integer not null,
+        data text not null,
+        primary key (kind, name)
+    ) without rowid""",
+)
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (_V1, _V2, _V3, _V4, _V5)

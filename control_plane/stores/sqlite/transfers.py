@@ -9,6 +9,7 @@ from datetime import datetime
 from math import ceil
 from typing import Any
 
+from control_plane.core.access import ApiToken, Federation
 from control_plane.core.model import (
     Artifact,
     Attempt,
@@ -22,6 +23,7 @@ from control_plane.core.policy import AutoscalerRecord
 from control_plane.ports import Fence, HeldFence, Page, PlanRecord, Row, TransferKind
 from control_plane.stores import cursors, transfer
 from control_plane.stores.sqlite import (
+    access,
     attempts,
     autoscalers,
     control,
@@ -181,6 +183,7 @@ def _put_version(tx: sqlite3.Connection, record: AutoscalerRecord) -> None:
         autoscalers.put_version(tx, record)
 
 
+_OF_ACCESS = "select name, data from access where kind = '{}' and name > ? order by name limit ?"
 _KINDS: Mapping[TransferKind, _Kind] = {
     TransferKind.AUTOSCALER_VERSION: _Kind(
         first=(0,),
@@ -254,5 +257,17 @@ _KINDS: Mapping[TransferKind, _Kind] = {
         query="select seq, seq, data from events where seq > ? order by seq limit ?",
         record=_event,
         put=control.put_event,
+    ),
+    TransferKind.TOKEN: _Kind(
+        first=("",),
+        query=_OF_ACCESS.format(access.TOKEN),
+        record=_of_data(ApiToken),
+        put=access.put_token,
+    ),
+    TransferKind.FEDERATION: _Kind(
+        first=("",),
+        query=_OF_ACCESS.format(access.FEDERATION),
+        record=_of_data(Federation),
+        put=access.put_federation,
     ),
 }
