@@ -3,10 +3,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 MINISTACK := .emulators/ministack-1.5.33
+TERRAFORM_PROVIDERS := .emulators/tf-1.2.0
+INFRA_LINTERS := .emulators/checkov-3.3.30
 ARGS ?=
 ONLY ?=
 
-.PHONY: demo up test test-long check format coverage mutate bench docs emulators machine-image clean
+.PHONY: demo up test test-long check format coverage mutate bench docs emulators machine-image lambda lambda-lock deploy clean
 
 demo: $(VENV)/.base
 	$(BIN)/orchctl demo $(ARGS)
@@ -43,12 +45,30 @@ bench: $(VENV)/.dev
 docs: $(VENV)/.dev
 	$(BIN)/python -m docs.generate
 
-# What stands for a cloud in tests, in an environment of its own; tests without it skip.
-emulators: $(MINISTACK)/.installed
+# What stands for a cloud in tests, what Terraform takes for its providers, and what looks at
+# templates, each in an environment of its own; tests without them skip.
+emulators: $(MINISTACK)/.installed $(TERRAFORM_PROVIDERS)/.installed $(INFRA_LINTERS)/.installed
 
 # What boots in tests of machines, as a container; needs root, podman, runc and debootstrap.
 machine-image: $(VENV)/.dev
 	$(BIN)/python -m tests.agent.image
+
+# One zip for all functions of serverless.yml; the Python here must be the runtime's.
+lambda: $(VENV)/.dev
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python infra/lambda/build.py $(ARGS)
+
+lambda-lock: $(VENV)/.dev
+	$(BIN)/uv pip compile --quiet --universal --upgrade --python-version 3.11 --generate-hashes \
+	  --no-header --no-annotate --no-emit-index-url \
+	  infra/lambda/requirements.in --output-file infra/lambda/requirements.lock
+
+# To AWS, with the credentials of this shell (docs/how-to/deploy-on-aws.md).
+deploy: node_modules/.bin/osls
+	node_modules/.bin/osls deploy $(ARGS)
+
+node_modules/.bin/osls: package-lock.json
+	npm ci --no-progress
+	touch $@
 
 clean:
 	rm -rf $(VENV) .emulators mutants
@@ -73,4 +93,14 @@ $(VENV)/.dev: pyproject.toml $(VENV)/.base
 $(MINISTACK)/.installed: | $(VENV)/bin/python
 	$(PYTHON) -m venv --clear $(@D)
 	$(call install-into,$(@D)/bin) ministack==1.5.33 cryptography
+	touch $@
+
+$(TERRAFORM_PROVIDERS)/.installed: | $(VENV)/bin/python
+	$(PYTHON) -m venv --clear $(@D)
+	$(call install-into,$(@D)/bin) tf==1.2.0 boto3
+	touch $@
+
+$(INFRA_LINTERS)/.installed: | $(VENV)/bin/python
+	$(PYTHON) -m venv --clear $(@D)
+	$(call install-into,$(@D)/bin) checkov==3.3.30 cfn-lint==1.58.0
 	touch $@

@@ -27,12 +27,17 @@ from control_plane.core.policy import PoolPolicy
 from control_plane.core.snapshot import Timing
 from control_plane.errors import Conflict, Denied, NotFound, OrchctlError, StaleEpoch, Unavailable
 from control_plane.identity.verifier import Verifier
+from control_plane.interruptions import hint, take
 from control_plane.ports import Blobs, Ending
 from control_plane.service import Service, final_state
 from control_plane.tokens import MachineTokens
 
 CLAIM_LIMIT = 32
 """Jobs handed out in one claim at most: bounds what a lost answer has to send again."""
+
+TAKEN_S_MIN = 5.0
+"""What an agent is given at least to end its jobs and say so, whenever its cloud wants the machine:
+as long as it answers, there is time."""
 
 REFUSALS_KEPT = 1_000
 """Machines of which it is remembered that a wrong proof was noted."""
@@ -53,6 +58,8 @@ class AgentSettings:
     wait_s: float = 20.0
     """How long a claim may wait for work. 0 where a waiting request costs money."""
     poll_s: float = 5.0
+    poll_longest_s: float = 0.0
+    """What `poll_s` grows to: a quarter of the time that a machine has been idle. 0 = it stays."""
     contact_timeout_s: float = 600.0
 
 
@@ -188,7 +195,10 @@ class Agents:
                 )
             )
         return wire.Claimed(
-            jobs=[_work(job) for job in jobs], drain=drain, advice=self._advice(machine)
+            jobs=[_work(job) for job in jobs],
+            drain=drain,
+            taken_in_s=self._taken_in_s(machine),
+            advice=self._advice(machine),
         )
 
     def beat(self, machine: Machine, message: wire.Beat) -> wire.Beaten:
@@ -202,6 +212,7 @@ class Agents:
             cancel=[lease.job_id for lease in leases.values() if lease.cancel_requested],
             lost=[name for name in message.running if name not in leases],
             drain=machine.state is not MachineState.READY,
+            taken_in_s=self._taken_in_s(machine),
             advice=self._advice(machine),
         )
 
@@ -288,16 +299,12 @@ class Agents:
     # ------------------------------------------------------------------------ ending
 
     def notice(self, machine: Machine, message: wire.Notice) -> None:
-        """The cloud takes this machine: no new job for it, and the loop looks for another."""
+        """The cloud takes this machine, as its agent has seen."""
         if message.kind == "rebalance":
-            self._service.note("machine", machine.id, "the cloud hints at an interruption")
-            return
-        at = self._clock.now() + timedelta(seconds=message.seconds_left)
-        sentence = f"{message.kind} interruption announced, {message.seconds_left:.0f} s left"
-        reason = Reason(code="interrupted", sentence=sentence)
-        self._move(replace(machine, state=MachineState.DRAINING, interruption_at=at, reason=reason))
-        self._service.note("machine", machine.id, sentence, code="interruption")
-        self._service.changed()
+            hint(self._service, machine)
+        else:
+            at = self._clock.now() + timedelta(seconds=message.seconds_left)
+            take(self._service, machine, message.kind, at)
 
     def leave(self, machine: Machine, message: wire.Leave) -> wire.Left:
         """Whether a machine may end itself. First it is closed to new claims, then its leases are
@@ -324,6 +331,12 @@ class Agents:
         self._service.changed()
         return wire.Left(agreed=True)
 
+    def _taken_in_s(self, machine: Machine) -> float:
+        """As `wire.Beaten.taken_in_s`."""
+        if machine.interruption_at is None:
+            return -1.0
+        return max((machine.interruption_at - self._clock.now()).total_seconds(), TAKEN_S_MIN)
+
     def _move(self, machine: Machine) -> Machine:
         return self._store.machine_put(machine, expected_version=machine.version, fence=None)
 
@@ -335,13 +348,20 @@ class Agents:
         return wire.Advice(
             beat_s=self._timing.lease_s / 3,
             wait_s=self._settings.wait_s,
-            poll_s=self._settings.poll_s,
+            poll_s=self._poll_s(machine),
             idle_timeout_s=-1.0 if self._kept(machine) else float(idle),
             contact_timeout_s=self._settings.contact_timeout_s,
             # A machine whose pool was taken out of the document ends its jobs first; its own life
             # limit holds on.
             max_lifetime_s=float(pool.max_lifetime_s) if pool else wire.Advice.max_lifetime_s,
         )
+
+    def _poll_s(self, machine: Machine) -> float:
+        shortest, longest = self._settings.poll_s, self._settings.poll_longest_s
+        if machine.idle_since is None:
+            return shortest
+        idle_s = (self._clock.now() - machine.idle_since).total_seconds()
+        return max(shortest, min(idle_s / 4, longest))
 
     def _kept(self, machine: Machine) -> bool:
         held = machine.hold_until is not None and machine.hold_until > self._clock.now()

@@ -1,4 +1,5 @@
-"""The clouds: for each one who sells and ends its machines, and who says which machine is calling.
+"""The clouds: for each one who sells and ends its machines, who says which machine is calling, and
+what it tells from outside.
 
 Nothing is connected here, and no SDK imported, before a document names the cloud.
 """
@@ -9,17 +10,27 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
 from control_plane.identity.aws import AwsIdentity
 from control_plane.identity.azure import AzureIdentity
-from control_plane.identity.gcp import GcpIdentity
+from control_plane.identity.gcp import GcpIdentity, PushIdentity
 from control_plane.identity.verifier import Verifier
 from control_plane.identity.web import Web
+from control_plane.interruptions import Source
 from control_plane.ports import Provider
+from providers.aws import events as aws_events
 from providers.aws.provider import AwsProvider
+from providers.azure import events as azure_events
 from providers.azure.client import Clients, Endpoint
 from providers.azure.provider import AzureProvider
+from providers.gcp import events as gcp_events
+from providers.gcp.client import Connection
 from providers.gcp.provider import GcpProvider
+
+if TYPE_CHECKING:
+    from azure.core.credentials import TokenCredential
+    from google.auth.credentials import Credentials
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +39,8 @@ class Clouds:
 
     providers: Mapping[str, Provider] = field(default_factory=dict)
     verifiers: Mapping[str, Verifier] = field(default_factory=dict)
+    sources: Mapping[str, Source] = field(default_factory=dict)
+    """What tells us from outside that a machine is taken."""
 
 
 _SDKS = {"aws": "botocore", "azure": "azure.mgmt.compute", "gcp": "google.cloud.compute_v1"}
@@ -36,13 +49,18 @@ MakeClouds = Callable[[str, Callable[[], datetime]], Clouds]
 """Sets clouds up for a server that machines reach at an address, by a clock."""
 
 
-def cloud_providers(now: Callable[[], datetime]) -> Mapping[str, Provider]:
-    """Those of AWS, Google Cloud and Azure whose SDK is installed; it finds the credentials of this
-    computer."""
+def cloud_providers(
+    now: Callable[[], datetime],
+    *,
+    gcp: Credentials | None = None,
+    azure: TokenCredential | None = None,
+) -> Mapping[str, Provider]:
+    """Those of AWS, Google Cloud and Azure whose SDK is installed; where no credentials are given,
+    it finds those of this computer."""
     made: Mapping[str, Callable[[], Provider]] = {
         "aws": lambda: AwsProvider(now=now),
-        "azure": lambda: AzureProvider(Clients(Endpoint()), now=now),
-        "gcp": lambda: GcpProvider(now=now),
+        "azure": lambda: AzureProvider(Clients(Endpoint(), azure), now=now),
+        "gcp": lambda: GcpProvider(Connection(credentials=gcp), now=now),
     }
     return {name: make() for name, make in made.items() if _installed(_SDKS[name])}
 
@@ -52,12 +70,30 @@ def real_clouds(public_url: str, now: Callable[[], datetime]) -> Clouds:
     web = Web()
     return Clouds(
         providers=cloud_providers(now),
-        verifiers={
-            "aws": AwsIdentity(web, now),
-            "azure": AzureIdentity(web, now),
-            "gcp": GcpIdentity(web, now, server_url=public_url),
-        },
+        verifiers=cloud_verifiers(web, now, public_url),
+        sources=cloud_sources(web, now, public_url),
     )
+
+
+def cloud_verifiers(
+    web: Web, now: Callable[[], datetime], public_url: str
+) -> Mapping[str, Verifier]:
+    """How machines of the three clouds prove who they are to a server at `public_url`."""
+    return {
+        "aws": AwsIdentity(web, now),
+        "azure": AzureIdentity(web, now),
+        "gcp": GcpIdentity(web, now, server_url=public_url),
+    }
+
+
+def cloud_sources(web: Web, now: Callable[[], datetime], public_url: str) -> Mapping[str, Source]:
+    """How the three clouds tell a server at `public_url` something from outside."""
+    push = PushIdentity(web, now, audience=f"{public_url}/v1/notices/gcp")
+    return {
+        "aws": Source(read=aws_events.read),
+        "azure": Source(read=azure_events.read),
+        "gcp": Source(read=gcp_events.read, scope=push.scope),
+    }
 
 
 def _installed(module: str) -> bool:

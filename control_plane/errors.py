@@ -9,6 +9,8 @@
     ├── InvalidInput                 the request itself is wrong
     │   └── ConfigError              a configuration text, with file, line and column
     ├── Denied                       who you are does not allow it
+    │   └── RoleNeeded               your role does not; says which one does
+    ├── TooManyRequests              more than anybody may send; says when to come again
     ├── Unavailable                  a part that is needed does not answer; try again
     └── ProviderError                a cloud said no; carries class, scope and code
 
@@ -16,6 +18,9 @@ An error's text is written for the person who reads it; programs decide on the c
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
 
 from control_plane.core.model import ErrorClass
 
@@ -72,6 +77,34 @@ class Denied(OrchctlError):
     """Not allowed for this identity."""
 
     code = "denied"
+
+
+class RoleNeeded(Denied):
+    """The role of this identity does not reach so far."""
+
+    code = "role-needed"
+
+
+class TooManyRequests(OrchctlError):
+    """More requests than anybody may send in this time."""
+
+    code = "too-many-requests"
+    retry_after_s = 1.0
+    """After so long the next one is answered, in seconds."""
+    limit: Mapping[str, str] = MappingProxyType({})
+    """The limit that was reached, as headers."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        fix: str = "",
+        retry_after_s: float = 1.0,
+        limit: Mapping[str, str] = limit,
+    ) -> None:
+        super().__init__(message, fix=fix)
+        self.retry_after_s = retry_after_s
+        self.limit = limit
 
 
 class Unavailable(OrchctlError):

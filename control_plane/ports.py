@@ -12,6 +12,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Generic, Protocol, TypeVar, runtime_checkable
 
+from control_plane.core.access import ApiToken, Federation
 from control_plane.core.model import (
     Artifact,
     Attempt,
@@ -33,6 +34,7 @@ from control_plane.core.model import (
     Sighting,
     WaitingGroup,
 )
+from control_plane.core.pacing import Bucket, Pace
 from control_plane.core.policy import AutoscalerRecord, CloudPolicy
 
 Row = Mapping[str, object]
@@ -441,6 +443,14 @@ class ControlStore(Protocol):
     def cooldown_list(self) -> Sequence[Cooldown]:
         """All that were written and not replaced, over or not."""
 
+    def bucket_get(self, key: str) -> Bucket | None:
+        """What is left for one kind of call; None while nobody has called. It may be forgotten a
+        day after its last use: it is full again by then."""
+
+    def bucket_put(self, bucket: Bucket) -> None:
+        """Write one whose version is one more than the stored one's (1 = there is none). Raises
+        `Conflict` when somebody was faster."""
+
     def plan_put(self, record: PlanRecord, *, keep: int = 200) -> None:
         """Keep a plan; of each autoscaler only the last `keep` stay."""
 
@@ -474,6 +484,37 @@ class ControlStore(Protocol):
         minute: another one may be answering."""
 
 
+class AccessStore(Protocol):
+    """Who may come in: tokens of people, and the issuers whose word is taken for CI systems. Reads
+    see the last write: what was revoked opens nothing any more."""
+
+    def token_put(self, record: ApiToken, *, expected_version: int) -> None:
+        """Write `record`, whose version is `expected_version + 1` (0 = must not exist yet). Raises
+        `Conflict`."""
+
+    def token_get(self, token_id: str) -> ApiToken:
+        """Raises `NotFound`."""
+
+    def token_list(self) -> Sequence[ApiToken]:
+        """All of them, by id."""
+
+    def token_remove(self, token_id: str) -> None:
+        """Forget it. Nothing happens when it is gone already."""
+
+    def federation_put(self, record: Federation, *, expected_version: int) -> None:
+        """Write `record`, whose version is `expected_version + 1` (0 = must not exist yet). Raises
+        `Conflict`."""
+
+    def federation_get(self, name: str) -> Federation:
+        """Raises `NotFound`."""
+
+    def federation_list(self) -> Sequence[Federation]:
+        """All of them, by name."""
+
+    def federation_remove(self, name: str) -> None:
+        """Forget it. Nothing happens when it is gone already."""
+
+
 class TransferKind(StrEnum):
     """What is moved from one store to another, in this order: what is referred to comes first."""
 
@@ -488,6 +529,8 @@ class TransferKind(StrEnum):
     PRICE = "price"
     PLAN = "plan"
     EVENT = "event"
+    TOKEN = "token"
+    FEDERATION = "federation"
 
 
 class TransferStore(Protocol):
@@ -514,6 +557,7 @@ class Store(
     MachineStore,
     LedgerStore,
     ControlStore,
+    AccessStore,
     TransferStore,
     Protocol,
 ):
@@ -527,7 +571,8 @@ class Store(
 
 
 class Blobs(Protocol):
-    """Named bytes: logs, sources, artifacts. Keys are `/`-separated safe names."""
+    """Named bytes: logs, sources, artifacts. Keys are `/`-separated safe names. One is either put
+    or appended to, never both."""
 
     def put(self, key: str, data: bytes) -> None:
         """Write the whole; a reader sees the old bytes or the new, never a mix."""
@@ -585,6 +630,9 @@ class LaunchRequest:
     boot: BootSettings
     cloud: CloudPolicy
     """The pool's settings for this provider."""
+    alternatives: tuple[Offer, ...] = ()
+    """Offers of the same provider, region and market that would do as well: one call may buy
+    whichever of all these the cloud has most of, and says so in `Launched.offer`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -598,6 +646,8 @@ class Launched:
     """Not empty = still going on: ask `launch_result` with it at the next tick."""
     identity: Mapping[str, str] = field(default_factory=dict)
     """As `Machine.identity`."""
+    offer: Offer | None = None
+    """The alternative that was bought instead of the request's own offer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -647,6 +697,40 @@ class Provider(Protocol):
         says so."""
 
 
+class NoticeKind(StrEnum):
+    """What a cloud tells of a machine from outside."""
+
+    TAKEN = "taken"
+    """It takes the machine, after the time it gives."""
+    HINT = "hint"
+    """It may take it soon."""
+    ENDING = "ending"
+    """The machine ends or has ended, by whomever: a reason to look."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CloudNotice:
+    """What a cloud tells of one machine, whosever machine that is."""
+
+    provider_id: str
+    """As `Machine.provider_id`, in any case of letters."""
+    kind: NoticeKind
+    said_at: datetime
+    seconds: float = 0.0
+    """What it gives a machine that it takes, from when it said so."""
+    region: str = ""
+    """Empty where it does not say."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Told:
+    """One delivery of a cloud, read."""
+
+    notices: tuple[CloudNotice, ...] = ()
+    answer: Mapping[str, str] = field(default_factory=dict)
+    """What the sender wants to read in the answer before it delivers anything."""
+
+
 @runtime_checkable
 class Cleaner(Protocol):
     """A provider whose machines may leave something behind."""
@@ -679,6 +763,23 @@ class Examiner(Protocol):
     def examine(self, clouds: Sequence[CloudPolicy], offers: Sequence[Offer]) -> Iterator[Check]:
         """Look at credentials, permissions (by dry run), quotas for these offers, image, network
         and clock, under these settings. Launches nothing, never raises."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """How fast a cloud lets one account work in one region, as it documents it."""
+
+    launches: Pace
+    """Machines."""
+    requests: Pace
+    """Each other kind of calls about single machines: what became of a launch, and ends."""
+
+
+@runtime_checkable
+class Paced(Protocol):
+    """A provider whose cloud refuses calls that come too fast."""
+
+    limits: Limits
 
 
 class PriceBook(Protocol):

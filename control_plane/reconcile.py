@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -50,6 +50,8 @@ class Tick:
     done: Done | None = None
     unsettled: bool = False
     """Something is on its way: look again soon rather than in a minute."""
+    waited_s: float = 0.0
+    """For how long the job has waited that waits longest."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +75,13 @@ class _Decision:
         return any(machine.state in _UNSETTLED for machine in self.snapshot.machines)
 
     @property
+    def waited_s(self) -> float:
+        now = self.snapshot.now
+        return max(
+            ((now - each.oldest_at).total_seconds() for each in self.snapshot.waiting), default=0.0
+        )
+
+    @property
     def over(self) -> bool:
         """Whether the autoscaler is being deleted and nothing of it is left."""
         seen = any(s.state != "gone" for o in self.snapshot.observations for s in o.sightings)
@@ -92,12 +101,14 @@ class Reconciler:
         owner: str,
         installation: str,
         reachable_since: datetime | None = None,
+        alone: bool = True,
         checkpoint: Callable[[str], None] = no_checkpoint,
     ) -> None:
         """`owner` names this controller and no other that may be alive: one that comes back under
         the name of a dead one takes up its lease at once. `installation` keeps the machines of two
         control planes apart that share a cloud account; `reachable_since` is when agents could
-        first reach this control plane again."""
+        first reach this control plane again. Is it not `alone`, others answer agents, and that this
+        process slept says nothing of them."""
         self._service = service
         self._store = service.store
         self._eyes = eyes
@@ -105,11 +116,14 @@ class Reconciler:
         self._owner = owner
         self._installation = installation
         self._reachable_since = reachable_since
+        self._alone = alone
         self._checkpoint = checkpoint
         self._turn = threading.Lock()
         self._last_told: dict[str, str] = {}
         self._quiet: set[str] = set()
         """Where there was nothing to do at the last look."""
+        self._first = -1
+        """Whose turn it is to be looked at first."""
         self._buying = True
         self._looked_at: datetime | None = None
 
@@ -127,10 +141,16 @@ class Reconciler:
             shared = self._store.shared_read()
             self._let_jobs_go()
             rests = Rests(self._store, shared.cooldowns)
-            ticks = [self._guarded(record, shared, rests) for record in shared.autoscalers]
+            ticks = [self._guarded(each, shared, rests) for each in self._in_turn(shared)]
             self._looked_at = self._now()
             self.figures.look((self._looked_at - began).total_seconds())
             return ticks
+
+    def _in_turn(self, shared: Shared) -> Sequence[AutoscalerRecord]:
+        """All autoscalers, each time another one first: they share what a cloud takes in calls."""
+        records = shared.autoscalers
+        self._first = (self._first + 1) % max(len(records), 1)
+        return [*records[self._first :], *records[: self._first]]
 
     def _let_jobs_go(self) -> None:
         """Jobs whose time has come, or whose dependencies have ended, while nobody looked."""
@@ -146,6 +166,8 @@ class Reconciler:
     def _notice_own_absence(self) -> None:
         """After a pause that no loop makes (the computer slept, the process was stopped) it was we
         who were silent: agents get their time again."""
+        if not self._alone:
+            return
         now = self._now()
         away = now - self._looked_at if self._looked_at else timedelta(0)
         if away > timedelta(seconds=self._eyes.timing.lease_s):
@@ -174,8 +196,13 @@ class Reconciler:
         decision = self._decide(record, shared, rests)
         if self._nothing_to_do(decision):
             self._quiet.add(record.name)
-            plan, unsettled = decision.plan, decision.unsettled
-            return Tick(autoscaler=record.name, plan=plan, done=Done(), unsettled=unsettled)
+            return Tick(
+                autoscaler=record.name,
+                plan=decision.plan,
+                done=Done(),
+                unsettled=decision.unsettled,
+                waited_s=decision.waited_s,
+            )
         self._quiet.discard(record.name)
         lease = take_lease(
             self._store,
@@ -258,7 +285,12 @@ class Reconciler:
         self._tell(decision)
         self._checkpoint("planned")
         if decision.findings:
-            return Tick(autoscaler=decision.name, plan=plan, findings=decision.findings)
+            return Tick(
+                autoscaler=decision.name,
+                plan=plan,
+                findings=decision.findings,
+                waited_s=decision.waited_s,
+            )
         done = self._executor.execute(
             plan,
             decision.record.policy,
@@ -274,6 +306,7 @@ class Reconciler:
             plan=plan,
             done=done,
             unsettled=done.unsettled or decision.unsettled,
+            waited_s=decision.waited_s,
         )
 
     def _refuse_what_is_old(self, decision: _Decision) -> None:

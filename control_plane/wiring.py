@@ -16,6 +16,8 @@ from urllib.parse import urlsplit
 from fastapi import FastAPI
 
 from agent_bootstrap.bundle import bundle, bundle_sha256
+from control_plane.access.entrance import Access
+from control_plane.access.oidc import Issuers
 from control_plane.agents import Agents, AgentSettings
 from control_plane.api.app import create_app
 from control_plane.api.changes import Changes
@@ -27,6 +29,8 @@ from control_plane.core.snapshot import Timing
 from control_plane.dashboard import mount
 from control_plane.execute import Executor, LaunchSettings, no_checkpoint
 from control_plane.fleet import Fleet
+from control_plane.identity.web import Web
+from control_plane.interruptions import Interruptions
 from control_plane.loop import Loop, Pace
 from control_plane.observe import Eyes
 from control_plane.ports import Provider, Store
@@ -79,6 +83,8 @@ class ControlPlane:
     reconciler: Reconciler
     changes: Changes
     admin_token: str = field(repr=False)
+    notices_token: str = field(repr=False)
+    """Of AWS and Azure, when they tell that they take a machine."""
 
 
 def embedded(
@@ -89,6 +95,7 @@ def embedded(
     state.mkdir(mode=0o700, parents=True, exist_ok=True)
     secret = bytes.fromhex(kept_secret(state / "secret"))
     admin_token = kept_secret(state / "admin-token", prefix="orchctl_")
+    notices_token = kept_secret(state / "notices-token", prefix="orchctl_notices_")
     installation = kept_secret(state / "installation", length=3)
 
     clock = SystemClock()
@@ -165,10 +172,20 @@ def embedded(
                 service, blobs, tokens, settings.timing, settings.agents, clouds.verifiers
             ),
             fleet=fleet,
+            access=Access(
+                store,
+                clock,
+                ids,
+                # Its own: questions about CI systems take no room from those about machines.
+                Issuers(Web(), clock.now),
+                secret=secret,
+            ),
+            interruptions=Interruptions(service, clouds.sources),
             prices=prices,
             settings=ApiSettings(
                 server_id=installation,
                 admin_token_hash=hashlib.sha256(admin_token.encode()).hexdigest(),
+                notices_token_hash=hashlib.sha256(notices_token.encode()).hexdigest(),
                 cursor_secret=hashlib.sha256(b"cursors" + secret).digest(),
                 version=version("orchctl"),
                 installation=f"orchctl-{installation}",
@@ -192,6 +209,7 @@ def embedded(
         reconciler=reconciler,
         changes=changes,
         admin_token=admin_token,
+        notices_token=notices_token,
     )
 
 

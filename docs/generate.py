@@ -1,7 +1,7 @@
 """Writes everything in `docs/` that follows from the program: `make docs`.
 
-Whole files: `cli.md`, `openapi.json`, `orchctl.schema.json`. Inside pages written by hand: what
-stands between `<!-- generated: NAME -->` and `<!-- end -->`.
+Whole files: `cli.md`, `openapi.json`, `orchctl.schema.json`, and the roles and policies of clouds.
+Inside pages written by hand: what stands between `<!-- generated: NAME -->` and `<!-- end -->`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from control_plane.config.diff import usual_fields
 from control_plane.config.json_schema import schema_text
 from control_plane.config.schema import PLACES, CloudsDoc, MachinesDoc, Place
 from control_plane.core.policy import Window
-from docs import generate_cli, generate_store
+from docs import generate_cli, generate_serverless, generate_store, generate_terraform
+from infra.iam import clouds, render, terraform
 
 REFERENCE = Path(__file__).parent / "reference"
 CONFIGURATION = REFERENCE / "configuration.md"
@@ -83,6 +84,7 @@ _UNWRITTEN = {
     "security_groups": "the default one",
     "instance_profile": "`orchctl-machine`",
     "role": "as `instance_profile`",
+    "life_limit_role": "none",
     "image": "one with NVIDIA's driver",
     "public_ip": "as the cloud does",
     "network": "`default`",
@@ -137,6 +139,7 @@ EXAMPLES = {
     "pools.*.clouds.aws.role": "orchctl-machine",
     "pools.*.clouds.aws.image": "ami-0abc1234def567890",
     "pools.*.clouds.aws.public_ip": "false",
+    "pools.*.clouds.aws.life_limit_role": "arn:aws:iam::123456789012:role/orchctl-life-limit",
     "pools.*.clouds.gcp.regions": "[us-central1]",
     "pools.*.clouds.gcp.project": "acme-ml",
     "pools.*.clouds.gcp.network": "ml-net",
@@ -183,6 +186,14 @@ def main() -> None:
     CONFIGURATION.write_text(configuration(CONFIGURATION.read_text("utf-8")), encoding="utf-8")
     store = generate_store.PAGE
     store.write_text(with_tables(store.read_text("utf-8"), generate_store.tables()), "utf-8")
+    for readme in generate_terraform.readmes():
+        text = with_tables(readme.read_text("utf-8"), generate_terraform.tables(readme))
+        readme.write_text(text, "utf-8")
+    terraform.main()
+    render.main()
+    clouds.main()
+    for page, tables in generate_serverless.PAGES.items():
+        page.write_text(with_tables(page.read_text("utf-8"), tables()), "utf-8")
 
 
 def configuration(page: str) -> str:

@@ -11,13 +11,11 @@ from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from pathlib import Path
 
+from docs import list_prices
+
 PAGE = Path(__file__).parent / "store.md"
 UNITS = Path(__file__).parent / "store-units.json"
 
-WRITE_USD = Decimal("0.625") / 1_000_000
-READ_USD = Decimal("0.125") / 1_000_000
-"""Per unit: DynamoDB, on demand, standard table class, us-east-1."""
-STORAGE_USD_GB_MONTH = Decimal("0.25")
 TICKS_A_MONTH = 30 * 24 * 60
 BEAT_S = 30
 
@@ -45,7 +43,7 @@ def _costs_table(units: Units) -> Iterator[str]:
     million = 1_000_000 * usd(units, life)
     beat = 1_000_000 * usd(units, "beat of a machine")
     look = TICKS_A_MONTH * usd(units, "tick with nothing to do")
-    stored = STORAGE_USD_GB_MONTH * 50 / 1024
+    stored = list_prices.STORED_GB_MONTH * 50 / 1024
     yield "| what | USD |"
     yield "| --- | ---: |"
     yield f"| a million jobs, without beats | {million:.2f} |"
@@ -66,4 +64,5 @@ def _costs_table(units: Units) -> Iterator[str]:
 def usd(units: Units, name: str) -> Decimal:
     """What one operation costs."""
     each = units[name]
-    return Decimal(str(each["writes"])) * WRITE_USD + Decimal(str(each["reads"])) * READ_USD
+    writes, reads = (Decimal(str(each[name])) for name in ("writes", "reads"))
+    return writes * list_prices.WRITE + reads * list_prices.READ

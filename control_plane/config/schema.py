@@ -149,6 +149,11 @@ class AwsDoc(_Part):
         "Whether machines have an address of their own on the internet; unset = as their subnet "
         "says."
     )
+    life_limit_role: Option = optional(
+        "The role, by ARN, by which EventBridge Scheduler ends a machine at its deadline though "
+        "nobody else does; unset = no schedules are made.",
+        examples=["arn:aws:iam::123456789012:role/orchctl-life-limit"],
+    )
 
 
 class GcpDoc(_Part):

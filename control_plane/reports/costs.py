@@ -118,6 +118,15 @@ def cost_report(
     return summarise(ledger, by=by, since=since, until=until, step=step, where=where)
 
 
+def job_cost(store: Store, job_id: str, attempts: Sequence[Attempt], now: datetime) -> CostRow:
+    """What the attempts of one job have cost until now."""
+    start = min((each.leased_at for each in attempts), default=now)
+    ledger = Ledger.read(store, since=start, now=now)
+    return summarise(
+        ledger, by=(), since=start, until=now, step="month", where={"job": job_id}
+    ).totals
+
+
 def summarise(
     ledger: Ledger,
     *,

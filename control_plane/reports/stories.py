@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from control_plane.core.model import Event
+from control_plane.core.model import AUDIT, Event
 from control_plane.ports import Store
 from control_plane.timeline import job_timeline
 
@@ -16,4 +16,5 @@ def job_story(store: Store, job_id: str) -> Sequence[Event]:
     """Its events, the oldest first. Raises `NotFound`."""
     job = store.job_get(job_id)
     events = store.event_list(subject=job_id, limit=EVENTS_MAX).items
-    return job_timeline(job, store.job_attempts(job_id), events)
+    told = [each for each in events if each.kind != AUDIT]
+    return job_timeline(job, store.job_attempts(job_id), told)

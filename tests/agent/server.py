@@ -74,6 +74,8 @@ class FakeControlPlane:
         self.lost: list[str] = []
         self.drain = False
         self.end = False
+        self.taken_in_s: dict[str, float] = {}
+        """What answers of a route, `claim` or `beat`, say of it."""
         self.agree = True
         self.calls: list[tuple[str, Any]] = []
         self.faults: dict[str, Fault] = {}
@@ -149,13 +151,19 @@ class FakeControlPlane:
                 self.waiting.remove(work)
                 self.leases[f"{work.job_id}:{work.epoch}"] = work
                 again.append(work)
-            return wire.Claimed(jobs=again, drain=self.drain, advice=self.advice)
+            return wire.Claimed(
+                jobs=again,
+                drain=self.drain,
+                taken_in_s=self.taken_in_s.get(name, -1.0),
+                advice=self.advice,
+            )
         if name == "beat":
             return wire.Beaten(
                 cancel=self.cancel,
                 lost=self.lost,
                 drain=self.drain,
                 end=self.end,
+                taken_in_s=self.taken_in_s.get(name, -1.0),
                 advice=self.advice,
             )
         if name == "leave":

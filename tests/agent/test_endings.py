@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from agent_bootstrap import shutdown
+from agent_bootstrap import shutdown, wire
 from agent_bootstrap.wire import Notice
 from tests.agent.conftest import Stage
 from tests.agent.server import SESSION, TOKEN, Fault, eventually
@@ -238,6 +238,50 @@ def test_a_job_that_ignores_the_notice_is_killed_before_the_time_is_over(
     assert (finished.outcome, finished.exit_code) == ("interrupted", 128 + signal.SIGKILL)
     assert machine.wait() == shutdown.INTERRUPTED
     assert not alive(pid)
+
+
+@pytest.mark.parametrize("route", ["claim", "beat"])
+def test_a_notice_that_only_the_control_plane_has_heard(stage: Stage, route: str) -> None:
+    job_id = stage.give(SAVES)
+    machine = stage.start()
+    stage.printed(job_id, "ready")
+    stage.plane.taken_in_s[route] = 20.0
+    assert machine.wait() == shutdown.INTERRUPTED
+    finished = stage.finish(job_id).finished
+    assert (finished.outcome, finished.exit_code) == ("interrupted", 9)
+    assert finished.reason == "the machine ends: spot notice, 20 s left"
+    assert stage.plane.told("notice") == [], "who has said so need not be told"
+    assert stage.plane.told("leave") == [{"why": "interrupted"}]
+
+
+def test_a_machine_that_drains_hears_of_it_long_before_its_next_beat(stage: Stage) -> None:
+    stage.plane.advice.beat_s = 60.0
+    job_id = stage.give(SAVES)
+    machine = stage.start()
+    stage.printed(job_id, "ready")
+    stage.plane.drain = True
+    eventually(lambda: len(stage.plane.told("beat")) > 2, "it listens")
+    claims = len(stage.plane.told("claim"))
+    stage.plane.taken_in_s["beat"] = 20.0
+    assert stage.finish(job_id).finished.outcome == "interrupted"
+    assert machine.wait() == shutdown.INTERRUPTED
+    assert len(stage.plane.told("claim")) == claims, "it asks for nothing"
+
+
+def test_the_time_that_the_control_plane_names_is_kept(stage: Stage, alive: Alive) -> None:
+    job_id = stage.give(STUBBORN, grace_s=600)
+    machine = stage.start()
+    pid = pid_of(stage, job_id)
+    stage.plane.taken_in_s["beat"] = 2.0
+    finished = stage.finish(job_id).finished
+    assert (finished.outcome, finished.exit_code) == ("interrupted", 128 + signal.SIGKILL)
+    assert machine.wait() == shutdown.INTERRUPTED
+    assert not alive(pid)
+
+
+def test_an_older_control_plane_names_none() -> None:
+    assert wire.parse(wire.Beaten, {"drain": True}).taken_in_s < 0
+    assert wire.parse(wire.Claimed, {"drain": True}).taken_in_s < 0
 
 
 def test_a_mere_hint_is_passed_on_and_stops_nothing(stage: Stage) -> None:

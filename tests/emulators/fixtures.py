@@ -42,6 +42,21 @@ def dynamodb(ministack: Ministack) -> Iterator[Any]:
     client.close()
 
 
+@pytest.fixture(scope="session")
+def s3(ministack: Ministack) -> Iterator[Any]:
+    """One client for all tests of this process."""
+    from control_plane.blobs.s3 import connect
+
+    client = connect(
+        region="eu-central-1",
+        endpoint_url=ministack.endpoint,
+        aws_access_key_id=ministack.new_account(),
+        aws_secret_access_key="any",
+    )
+    yield client
+    client.close()
+
+
 @pytest.fixture
 def table_name() -> str:
     """A name that no other test has for its table."""

@@ -31,12 +31,14 @@ class Ministack:
     """One server on the loopback, whose output goes to `folder/ministack.log`.
 
     It dies with the process that started it, also when that is killed. With `persist` it writes its
-    state to `folder/state` when it is stopped (not when it is killed) and reads it at the start."""
+    state to `folder/state` when it is stopped (not when it is killed) and reads it at the start.
+    With `auth` roles and their policies count; `test` with the secret `test` may do all."""
 
-    def __init__(self, folder: Path, *, persist: bool = False) -> None:
+    def __init__(self, folder: Path, *, persist: bool = False, auth: bool = False) -> None:
         self.log = folder / "ministack.log"
         self._folder = folder
         self._persist = persist
+        self._auth = auth
         self._port = 0
         self._accounts = count(100_000_000_001)
         self._process: subprocess.Popen[bytes] | None = None
@@ -115,6 +117,7 @@ class Ministack:
             "GATEWAY_PORT": str(self._port),
             "BIND_HOST": "127.0.0.1",
             "IOT_MTLS_ENABLED": "0",  # else it listens on all interfaces
+            "AUTH": "true" if self._auth else "false",
             "PERSIST_STATE": "1" if self._persist else "0",
             "STATE_DIR": str(self._folder / "state"),
         }

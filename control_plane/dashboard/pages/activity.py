@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from control_plane.core.model import Event
+from control_plane.core.model import AUDIT, Event
 from control_plane.dashboard import format as fmt
 from control_plane.dashboard.deps import Deps
 from control_plane.dashboard.parts import Cell, Empty, Table, badge, url
 
-KINDS = ("job", "machine", "queue", "autoscaler", "plan", "access", "error")
+KINDS = ("job", "machine", "queue", "autoscaler", "plan", "access", AUDIT, "error")
 _NOUNS = {"job": "jobs", "machine": "machines", "queue": "queues", "autoscaler": "autoscalers"}
 
 
@@ -35,7 +35,7 @@ def activity_page(deps: Deps, *, kind: str, subject: str, cursor: str) -> Activi
             ("everything", url("activity", subject=subject), not kind),
             *((each, url("activity", kind=each, subject=subject), kind == each) for each in KINDS),
         ],
-        table=event_table(found.items),
+        table=event_table([each for each in found.items if kind == AUDIT or each.kind != AUDIT]),
         more=more,
     )
 

@@ -15,7 +15,7 @@ from control_plane.dashboard import format as fmt
 from control_plane.dashboard.deps import Deps
 from control_plane.dashboard.pages.activity import event_table
 from control_plane.dashboard.parts import Action, Cell, Empty, Fact, Table, badge, fact, num, url
-from control_plane.reports.costs import CostRow, Ledger, summarise
+from control_plane.reports.costs import CostRow, job_cost
 from control_plane.reports.stories import job_story
 
 TAIL_BYTES = 32_768
@@ -134,7 +134,7 @@ def job_page(deps: Deps, job_id: str) -> JobPage:
     job = deps.store.job_get(job_id)
     attempts = deps.store.job_attempts(job_id)
     now = deps.clock.now()
-    costs = _costs(deps, job, attempts, now)
+    costs = job_cost(deps.store, job_id, attempts, now)
     return JobPage(
         job_id=job_id,
         name=job.name,
@@ -239,14 +239,6 @@ def _losses(job: Job) -> str:
     if not job.machine_losses:
         return ""
     return f"lost its machine {job.machine_losses} of {job.spec.max_machine_losses} times"
-
-
-def _costs(deps: Deps, job: Job, attempts: Sequence[Attempt], now: datetime) -> CostRow:
-    start = min((each.leased_at for each in attempts), default=now)
-    ledger = Ledger.read(deps.store, since=start, now=now)
-    return summarise(
-        ledger, by=(), since=start, until=now, step="month", where={"job": job.id}
-    ).totals
 
 
 def _actions(job: Job) -> Sequence[Action]:

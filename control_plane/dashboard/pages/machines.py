@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from control_plane.core.cost import Charge, ChargeKind, hour_rate, part_of, spend
 from control_plane.core.lifecycle import COUNTED, MACHINE_ENDED
-from control_plane.core.model import Job, JobState, Lease, Machine, MachineState, Market
+from control_plane.core.model import AUDIT, Job, JobState, Lease, Machine, MachineState, Market
 from control_plane.dashboard import charts
 from control_plane.dashboard import format as fmt
 from control_plane.dashboard.deps import Deps
@@ -154,7 +154,8 @@ def machine_page(deps: Deps, machine_id: str) -> MachinePage:
     now = deps.clock.now()
     ledger = Ledger.read(deps.store, since=machine.planned_at, now=now)
     mine = [c for c in ledger.charges(machine.planned_at, now) if c.machine_id == machine_id]
-    events = deps.store.event_list(subject=machine_id, limit=50).items
+    found = deps.store.event_list(subject=machine_id, limit=50).items
+    events = [each for each in found if each.kind != AUDIT]
     return MachinePage(
         machine_id=machine_id,
         state=state_badge(machine),

@@ -15,6 +15,8 @@ from decimal import Decimal
 
 from fastapi import FastAPI
 
+from control_plane.access.entrance import Access
+from control_plane.access.oidc import Issuers
 from control_plane.agents import Agents, AgentSettings, artifact_key, log_key
 from control_plane.api.app import ApiDeps, ApiSettings, create_app
 from control_plane.blobs.memory import MemoryBlobs
@@ -51,6 +53,8 @@ from control_plane.core.policy import (
 from control_plane.core.snapshot import Timing
 from control_plane.dashboard import mount
 from control_plane.fleet import Fleet
+from control_plane.identity.web import Web
+from control_plane.interruptions import Interruptions
 from control_plane.ports import Ending, PlanRecord
 from control_plane.service import Service
 from control_plane.stores.memory import MemoryStore
@@ -167,6 +171,8 @@ def empty_world() -> World:
         service=service,
         agents=Agents(service, blobs, tokens, Timing(), AgentSettings()),
         fleet=Fleet(service),
+        access=Access(store, clock, service.ids, Issuers(Web(), clock.now), secret=b"s" * 32),
+        interruptions=Interruptions(service, {}),
         prices=FixedPrices(),
         settings=ApiSettings(
             server_id="test",

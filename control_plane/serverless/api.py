@@ -1,0 +1,106 @@
+"""The function that answers people and agents: the same app as the embedded server's, behind an
+HTTP API."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+from fastapi import FastAPI
+from mangum import Mangum
+
+from agent_bootstrap.bundle import bundle
+from control_plane.access.entrance import Access
+from control_plane.access.oidc import Issuers
+from control_plane.agents import Agents, AgentSettings
+from control_plane.api.app import create_app
+from control_plane.api.deps import ApiDeps, ApiSettings
+from control_plane.clouds import cloud_sources, cloud_verifiers
+from control_plane.dashboard import mount
+from control_plane.fleet import Fleet
+from control_plane.identity.web import Web
+from control_plane.interruptions import Interruptions
+from control_plane.preview import right_now
+from control_plane.serverless.settings import ServerlessSettings
+from control_plane.serverless.shared import kept_secret
+from control_plane.serverless.telling import Telling
+from control_plane.serverless.waking import wake
+from control_plane.serverless.wiring import Parts, parts
+from control_plane.tokens import MachineTokens
+
+if TYPE_CHECKING:
+    from mangum.types import LambdaContext
+
+POLL_S = 20.0
+POLL_LONGEST_S = 90.0
+"""Between two questions of an idle agent, as its idle time grows: an hour of them and of its beats
+costs less than half a percent of the cheapest GPU hour (`docs/serverless-cost.md`)."""
+
+
+def app(has: Parts) -> FastAPI:
+    """The API of one deployment. It asks no cloud for machines or prices."""
+    settings, now = has.settings, has.clock.now
+    secret = kept_secret(has.table)
+    web = Web()
+    service = has.service(has.bell(lambda: wake(settings.reconcile_function)).ring)
+    eyes = has.eyes({})
+    return create_app(
+        ApiDeps(
+            store=has.store,
+            blobs=has.blobs,
+            clock=has.clock,
+            service=service,
+            agents=Agents(
+                service,
+                has.blobs,
+                MachineTokens(secret),
+                has.timing,
+                AgentSettings(wait_s=0, poll_s=POLL_S, poll_longest_s=POLL_LONGEST_S),
+                cloud_verifiers(web, now, settings.public_url),
+            ),
+            fleet=Fleet(service),
+            access=Access(
+                has.store,
+                has.clock,
+                has.ids,
+                # Its own: questions about CI systems take no room from those about machines.
+                Issuers(Web(), now),
+                secret=secret,
+            ),
+            interruptions=Interruptions(service, cloud_sources(web, now, settings.public_url)),
+            prices=has.prices,
+            settings=ApiSettings(
+                server_id=settings.installation,
+                admin_token_hash=settings.admin_token_sha256,
+                notices_token_hash=settings.notices_token_sha256,
+                cursor_secret=hashlib.sha256(b"cursors" + secret).digest(),
+                version=version("orchctl"),
+                installation=has.installation,
+            ),
+            bundle=bundle,
+            preview=lambda policy: right_now(eyes, has.clock, policy),
+            mount_dashboard=mount,
+        )
+    )
+
+
+telling = Telling("api")
+asgi = Mangum(app(parts(ServerlessSettings.from_environment())), lifespan="off")
+
+
+@telling
+def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
+    """Answer one request of an HTTP API, payload 2.0."""
+    began = time.monotonic()
+    answer = asgi(event, context)
+    asked = event["requestContext"]["http"]
+    telling.line(
+        "answered",
+        method=asked["method"],
+        path=asked["path"],
+        status=answer["statusCode"],
+        milliseconds=round((time.monotonic() - began) * 1000),
+    )
+    return dict(answer)

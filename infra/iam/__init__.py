@@ -1,0 +1,1 @@
+"""What each part of a deployment may do, and why."""

@@ -1,0 +1,38 @@
+"""One deployment for all tests of it: making it takes half a minute."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests import requires
+from tests.requires import ROOT
+from tests.serverless.deployed import Deployed
+
+
+@pytest.fixture(scope="session")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The zip of all functions, for the Python that runs the tests."""
+    requires.osls()
+    requires.ministack()
+    made = tmp_path_factory.mktemp("lambda") / "orchctl.zip"
+    beside = str(Path(sys.executable).parent)
+    subprocess.run(
+        [sys.executable, ROOT / "infra" / "lambda" / "build.py", "--arch=host", "--output", made],
+        env={**os.environ, "PATH": f"{beside}:{os.environ['PATH']}"},
+        check=True,
+    )
+    return made
+
+
+@pytest.fixture(scope="session")
+def deployed(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
+    """The stack in the AWS emulator."""
+    made = Deployed(tmp_path_factory.mktemp("deployed"), archive)
+    yield made
+    made.close()

@@ -1,0 +1,72 @@
+"""Stands for the name and the certificate of an HTTP API: hands requests on to the emulator under
+the host name by which that knows the API."""
+
+from __future__ import annotations
+
+import http.client
+import threading
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import urlsplit
+
+HOP_BY_HOP = frozenset({"connection", "host", "keep-alive", "transfer-encoding", "content-length"})
+
+
+class Front:
+    """Listens at `url`; where it leads to is told by `lead`."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[str, str, int]] = []
+        """Method, path and status of each request."""
+        self._upstream, self._host = "", ""
+        front = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def _serve(self) -> None:
+                front._hand_on(self)
+
+            do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = do_HEAD = _serve  # noqa: N815
+
+            def log_message(self, *_: object) -> None: ...
+
+        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._http.daemon_threads = True
+        self._thread = threading.Thread(target=self._http.serve_forever, args=(0.02,))
+        self._thread.start()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._http.server_address[1]}"
+
+    def lead(self, endpoint: str, api_id: str) -> None:
+        """To this API of the emulator there."""
+        self._upstream = urlsplit(endpoint).netloc
+        self._host = f"{api_id}.execute-api.localhost:{self._upstream.rpartition(':')[2]}"
+
+    def close(self) -> None:
+        self._http.shutdown()
+        self._thread.join()
+        self._http.server_close()
+
+    def _hand_on(self, request: BaseHTTPRequestHandler) -> None:
+        body = request.rfile.read(int(request.headers.get("Content-Length") or 0))
+        headers = {k: v for k, v in request.headers.items() if k.lower() not in HOP_BY_HOP}
+        connection = http.client.HTTPConnection(self._upstream, timeout=60)
+        try:
+            connection.request(request.command, request.path, body, {**headers, "Host": self._host})
+            answer = connection.getresponse()
+            content = answer.read()
+        finally:
+            connection.close()
+        self.seen.append((request.command, request.path, answer.status))
+        request.send_response_only(answer.status)
+        for name, value in answer.getheaders():
+            if name.lower() not in HOP_BY_HOP:
+                request.send_header(name, value)
+        request.send_header("Content-Length", str(len(content)))
+        request.end_headers()
+        if request.command != "HEAD":
+            with suppress(BrokenPipeError, ConnectionResetError):  # who asked has hung up
+                request.wfile.write(content)
