@@ -4,6 +4,7 @@ of EC2, with everything that they ask of AWS recorded by function.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import importlib
@@ -82,6 +83,9 @@ class Plane:
         self._late = timedelta()
         self._handlers: dict[str, Any] = {}
         self._patch = patch
+        # The one that the API's handler finds; it would make its own and never close it.
+        self._loop = asyncio.new_event_loop()
+        asyncio.set_event_loop(self._loop)
         self._settle(ministack, bucket)
 
     def _settle(self, ministack: Ministack, bucket: str) -> None:
@@ -102,6 +106,8 @@ class Plane:
     def close(self) -> None:
         for name in [each for each in sys.modules if each.startswith(f"{_HANDLERS}.")]:
             del sys.modules[name]
+        asyncio.set_event_loop(None)
+        self._loop.close()
         self.vouching.close()
         self.ec2.close()
 
