@@ -35,6 +35,8 @@ from control_plane.throttle import Rests
 
 _SET_UP = "it needs the cloud's SDK (docs/clouds.md), and an address for machines (--public-url)"
 
+CLOUD_CALLS = 8
+"""Side by side: enough to launch a fleet in seconds, few enough for any rate limit."""
 PRICES_S = 1.0
 """So long a look waits for the prices of the day."""
 

@@ -32,7 +32,7 @@ from control_plane.fleet import Fleet
 from control_plane.identity.web import Web
 from control_plane.interruptions import Interruptions
 from control_plane.loop import Loop, Pace
-from control_plane.observe import Eyes
+from control_plane.observe import CLOUD_CALLS, Eyes
 from control_plane.ports import Provider, Store
 from control_plane.preview import right_now
 from control_plane.prune import Pruner
@@ -44,9 +44,6 @@ from control_plane.system import LivePrices, SystemClock, TimeOrderedIds
 from control_plane.tokens import MachineTokens
 from providers.catalog.loader import load_offers
 from providers.local.provider import LocalProvider
-
-_CLOUD_CALLS = 8
-"""Cloud calls side by side: enough to launch a fleet in seconds, few enough for any rate limit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,7 +120,7 @@ def embedded(
     fleet = Fleet(service)
     tokens = MachineTokens(secret)
     blobs = LocalBlobs(state / "blobs")
-    pool = ThreadPoolExecutor(_CLOUD_CALLS, thread_name_prefix="cloud")
+    pool = ThreadPoolExecutor(CLOUD_CALLS, thread_name_prefix="cloud")
     eyes = Eyes(
         store=store,
         providers=providers,

@@ -18,12 +18,11 @@ from urllib.parse import SplitResult, urlsplit
 
 from control_plane.core.access import Federation
 from control_plane.errors import Denied, Unavailable
-from control_plane.identity.verifier import json_object
+from control_plane.identity.verifier import SIGNATURE_ONLY, json_object
 from control_plane.identity.web import Web
 
 if TYPE_CHECKING:
     from jwt import PyJWK
-    from jwt.types import Options
 
 ALGORITHMS: Mapping[str, tuple[str, str]] = {"RS256": ("RSA", ""), "ES256": ("EC", "P-256")}
 """What a token may be signed with, and the only kind of key for each. All of it is asymmetric: a
@@ -44,16 +43,6 @@ KEYS_MAX = 64
 ISSUERS_MAX = 32
 CLAIM_MAX = 500
 """Characters of a claim that rules can be about."""
-
-_SIGNATURE_ONLY: Options = {
-    "verify_aud": False,
-    "verify_exp": False,
-    "verify_iat": False,
-    "verify_iss": False,
-    "verify_jti": False,
-    "verify_nbf": False,
-    "verify_sub": False,
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +77,7 @@ class Issuers:
 
         try:
             # The claims are checked one by one, against our own clock.
-            claims = jwt.decode(token, key, algorithms=[algorithm], options=_SIGNATURE_ONLY)
+            claims = jwt.decode(token, key, algorithms=[algorithm], options=SIGNATURE_ONLY)
         except (jwt.PyJWTError, ValueError, RecursionError) as error:
             raise Denied("the token is not signed by its issuer") from error
         what = token.rpartition(".")[0].encode()

@@ -14,12 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 from control_plane.core.model import Machine
 from control_plane.errors import Denied, Unavailable
-from control_plane.identity.verifier import CLOCK_SKEW, known, part
+from control_plane.identity.verifier import CLOCK_SKEW, SIGNATURE_ONLY, known, part
 from control_plane.identity.web import Web
 
 if TYPE_CHECKING:
     from jwt import PyJWK
-    from jwt.types import Options
 
 KEYS_URL = "https://www.googleapis.com/oauth2/v3/certs"
 ISSUER = "https://accounts.google.com"
@@ -32,16 +31,6 @@ PUSH_ACCOUNT = "orchctl-notices"
 """The service account in whose name Pub/Sub pushes; it needs no role."""
 _ACCOUNT = re.compile(PUSH_ACCOUNT + r"@([a-z0-9.-]+)\.iam\.gserviceaccount\.com")
 """In a project that belongs to a domain: `NAME@PROJECT.DOMAIN.iam…`."""
-
-_SIGNATURE_ONLY: Options = {
-    "verify_aud": False,
-    "verify_exp": False,
-    "verify_iat": False,
-    "verify_iss": False,
-    "verify_jti": False,
-    "verify_nbf": False,
-    "verify_sub": False,
-}
 
 
 class GcpIdentity:
@@ -110,7 +99,7 @@ class _Tokens:
         try:
             key = self._keys.find(str(jwt.get_unverified_header(token).get("kid")))
             # The claims are checked one by one, against our own clock.
-            return jwt.decode(token, key, algorithms=["RS256"], options=_SIGNATURE_ONLY)
+            return jwt.decode(token, key, algorithms=["RS256"], options=SIGNATURE_ONLY)
         except (jwt.PyJWTError, ValueError, RecursionError) as error:
             raise Denied(f"the token is not signed by Google: {error}") from error
 

@@ -9,13 +9,27 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from control_plane.core.model import Machine
 from control_plane.errors import Denied, Unavailable
 
+if TYPE_CHECKING:
+    from jwt.types import Options
+
 CLOCK_SKEW = timedelta(minutes=5)
 """How far the clocks of a machine, a cloud and this server may be apart. AWS allows as much."""
+
+SIGNATURE_ONLY: Options = {
+    "verify_aud": False,
+    "verify_exp": False,
+    "verify_iat": False,
+    "verify_iss": False,
+    "verify_jti": False,
+    "verify_nbf": False,
+    "verify_sub": False,
+}
+"""What PyJWT leaves to us: claims are checked one by one, against our own clock."""
 
 
 class Verifier(Protocol):

@@ -12,7 +12,7 @@ from control_plane.blobs.s3 import S3Blobs
 from control_plane.blobs.s3 import connect as connect_s3
 from control_plane.clouds import cloud_providers
 from control_plane.core.snapshot import Timing
-from control_plane.observe import Eyes
+from control_plane.observe import CLOUD_CALLS, Eyes
 from control_plane.ports import Blobs, Provider
 from control_plane.serverless.price_book import SavedPrices
 from control_plane.serverless.settings import ServerlessSettings
@@ -26,8 +26,6 @@ from control_plane.system import SystemClock, TimeOrderedIds
 LEASE_S = 240
 """A machine silent for this long has lost its jobs. Each beat is paid for, and of machines that AWS
 takes the loop hears without them."""
-CLOUD_CALLS = 8
-"""Side by side, as in the embedded control plane."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
