@@ -10,6 +10,7 @@ import threading
 import webbrowser
 from pathlib import Path
 
+from control_plane.api.server import spare_the_collector
 from control_plane.config.load import load_text, read_text
 from control_plane.local import Server, serving
 from orchctl import contexts
@@ -27,6 +28,7 @@ def up(state_dir: Path, port: int, config: Path | None, open_browser: bool, publ
         if policy is not None:
             server.plane.fleet.apply(document, policy, expected_version=None, actor="up")
             _say(f"applied {config} as autoscaler {policy.name}")
+        spare_the_collector()
         if open_browser:
             webbrowser.open(server.login_url)
         _until_interrupted()

@@ -17,7 +17,7 @@ from threading import Thread
 from bench.http_peers.apps import say
 from bench.http_peers.load import Call
 from control_plane.agents import AgentSettings
-from control_plane.api.server import Server
+from control_plane.api.server import Server, spare_the_collector
 from control_plane.config.load import load_text
 from control_plane.core.model import (
     Capacity,
@@ -205,6 +205,7 @@ def serve(state_dir: Path) -> None:
     plane.fleet.apply(DOCUMENT, load_text(DOCUMENT, name="bench"), expected_version=None)
     server = Server(plane.app, plane.changes, host="127.0.0.1", port=0)
     Thread(target=_announce, args=[server], daemon=True).start()
+    spare_the_collector()  # as `orchctl up` does
     server.run()
 
 

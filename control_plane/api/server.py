@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import socket
 
 import uvicorn
@@ -11,6 +12,10 @@ from control_plane.api.changes import Changes
 
 KEEP_ALIVE_S = 75
 """Longer than agents' beats are apart: a connection closed just as it is used again costs a try."""
+
+GARBAGE = 10_000
+"""Objects made and not yet let go of before the garbage collector looks for rings among them. A
+request makes hundreds that are gone with it: Python's own 700 looks many times while they live."""
 
 
 class Server(uvicorn.Server):
@@ -43,3 +48,11 @@ class Server(uvicorn.Server):
         """End long polls, then the server."""
         self._changes.close()
         await super().shutdown(sockets)
+
+
+def spare_the_collector() -> None:
+    """For a process that does nothing but serve: what is loaded by now stays for good, so the
+    garbage collector need not look at it again. That took a fifth of the time of a busy server."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(GARBAGE)

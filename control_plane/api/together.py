@@ -2,7 +2,7 @@
 disk for all of them, where each would else take a thread and wait for the disk alone.
 
 The transaction is done right in the event loop's thread, since it takes less time than handing it
-to another one. What is left to threads is waiting: for the disk, and for whoever is writing.
+to another one. What is left to threads is waiting: for a slow disk, and for whoever is writing.
 """
 
 from __future__ import annotations

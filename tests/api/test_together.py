@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import math
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,7 +15,7 @@ import pytest
 from agent_bootstrap import wire
 from control_plane.api.together import AT_ONCE, Together
 from control_plane.errors import Conflict, StaleEpoch, Unavailable
-from control_plane.stores.sqlite import SqliteStore, opening
+from control_plane.stores.sqlite import SqliteStore, opening, writer
 from tests.api.world import DOCUMENT, World, policy
 
 
@@ -275,11 +277,38 @@ def test_all_of_them_wait_for_the_disk_once_and_beats_do_not_wait(
     store.close()
 
 
-def test_what_is_begun_at_once_is_safe_after_one_trip_to_the_disk(
+def test_what_is_begun_at_once_on_a_quick_disk_is_safe_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     syncs: list[int] = []
     monkeypatch.setattr(opening, "_sync", syncs.append)
+    monkeypatch.setattr(writer, "QUICK_S", math.inf)
+    store = SqliteStore(tmp_path / "full.db")
+    world = World(store)
+    world.fleet.apply(DOCUMENT, policy(), expected_version=0)
+    machine = world.agents.authenticate(world.registered())
+    world.submit()
+    syncs.clear()
+    assert store.together_now(lambda: world.agents.claim(machine, wire.Claim())) == ()
+    assert len(syncs) == 1
+    assert store.together_now(lambda: world.agents.beat(machine, wire.Beat())) == ()
+    assert len(syncs) == 1
+
+    def refused(_: int) -> None:
+        raise OSError(errno.EIO, "the disk is gone")
+
+    monkeypatch.setattr(opening, "_sync", refused)
+    with pytest.raises(Unavailable, match="the disk is gone"):
+        store.together_now(world.submit)
+    store.close()
+
+
+def test_what_is_begun_at_once_is_safe_after_one_trip_to_a_slow_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    syncs: list[int] = []
+    monkeypatch.setattr(opening, "_sync", syncs.append)
+    monkeypatch.setattr(writer, "QUICK_S", 0)
     store = SqliteStore(tmp_path / "full.db")
     world = World(store)
     world.fleet.apply(DOCUMENT, policy(), expected_version=0)
@@ -305,9 +334,9 @@ def test_nothing_is_begun_while_somebody_else_writes(world: World, tmp_path: Pat
 
     store = SqliteStore(tmp_path / "shared.db")
     other = SqliteStore(tmp_path / "shared.db")
-    for writer in (store, other):
+    for one in (store, other):
         found: list[object] = []
-        writer.together(lambda found=found: found.append(store.together_now(nothing)))
+        one.together(lambda found=found: found.append(store.together_now(nothing)))
         assert found == [None]
     assert store.together_now(lambda: None) == ()
     other.close()

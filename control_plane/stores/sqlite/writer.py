@@ -11,6 +11,7 @@ mostly do, and a transaction of all costs little more than one of a few.
 
 from __future__ import annotations
 
+import math
 import sqlite3
 import threading
 import time
@@ -31,6 +32,11 @@ CHANCES = 8
 """So many times whoever goes first lets other threads run while fewer stand in line than wrote
 together before. Some microseconds in all; each more gained less (3,000 jobs/s of eight callers with
 none, 3,500 with one, 3,900 with four, 4,100 with eight)."""
+
+
+QUICK_S = 0.001
+"""A trip to the disk that takes less is made where one is: handing it to another thread takes as
+long, while that thread waits for its turn in the interpreter."""
 
 
 class _Turn(Generic[R]):
@@ -89,6 +95,8 @@ class Writer:
         self._syncing = threading.Lock()
         self._synced = 0
         """So many of the commits are on the disk."""
+        self._sync_s = math.inf
+        """What the last trip there took."""
 
     def write(self, work: Work[R], *, lasting: bool = True) -> R:
         """Run `work` as one transaction, or as its own part of one: whatever it raises undoes all
@@ -117,6 +125,11 @@ class Writer:
     def sync(self) -> None:
         """What was committed before is on the disk when this returns. Raises `OSError`."""
         self._keep(self._commits)
+
+    @property
+    def disk_is_quick(self) -> bool:
+        """Whether its last trip to the disk took less than handing over the next one would."""
+        return self._sync_s < QUICK_S
 
     def close(self) -> None:
         """Let go of the connection; waits for who has it and for the disk."""
@@ -296,10 +309,12 @@ class Writer:
             if self._broken is not None:
                 raise self._broken
             reach = self._commits
+            began = time.perf_counter()
             try:
                 self._sync()
             except OSError as error:
                 # What a disk has refused once may be lost even when it says yes later.
                 self._broken = error
                 raise
+            self._sync_s = time.perf_counter() - began
             self._synced = reach
