@@ -155,6 +155,7 @@ def measure(cloud: Cloud, machines: int, per_second: float) -> Result:
         )
         plane = embedded(settings)
         try:
+            _want(plane, cloud, machines)
             began = time.monotonic()
             ticks = _run(plane, cloud, machines)
             seconds = time.monotonic() - began
@@ -174,8 +175,8 @@ def measure(cloud: Cloud, machines: int, per_second: float) -> Result:
     )
 
 
-def _run(plane: ControlPlane, cloud: Cloud, machines: int) -> Sequence[float]:
-    """How long each tick took. Raises `RuntimeError` when machines are missing for too long."""
+def _want(plane: ControlPlane, cloud: Cloud, machines: int) -> None:
+    """As many jobs wait, each for a machine of its own."""
     document = DOCUMENT.format(
         cloud=cloud.name, settings=json.dumps(cloud.settings), machines=machines
     )
@@ -183,6 +184,10 @@ def _run(plane: ControlPlane, cloud: Cloud, machines: int) -> Sequence[float]:
     plane.fleet.apply(document, policy, expected_version=None)
     for _ in range(machines):
         plane.service.submit(Submission(spec=JobSpec(command="true")))
+
+
+def _run(plane: ControlPlane, cloud: Cloud, machines: int) -> Sequence[float]:
+    """How long each tick took. Raises `RuntimeError` when machines are missing for too long."""
     ticks: list[float] = []
     give_up = time.monotonic() + GIVE_UP_S
     while (launched := _launched(plane)) < machines:

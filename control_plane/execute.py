@@ -540,10 +540,11 @@ class _Run:
         if not error.known and tries >= UNKNOWN_TRIES:
             error = self._as_capacity(machine, error)
             unclear = error.error_class is ErrorClass.TRANSIENT
-        if error.error_class is ErrorClass.THROTTLE:
-            self.pacer.refused(_kind(machine), machine.offer.provider, machine.offer.region)
+        gave_way = error.error_class is ErrorClass.THROTTLE and self.pacer.refused(
+            _kind(machine), machine.offer.provider, machine.offer.region
+        )
         if error.error_class is not ErrorClass.TRANSIENT:
-            self._rest(machine, error)
+            self._rest(machine, error, grows=not gave_way)
         if unclear:
             self._doubt(machine, error, tries)
             return None
@@ -636,7 +637,14 @@ class _Run:
         )
         return count
 
-    def _rest(self, machine: Machine, error: ProviderError, *, whole_region: bool = False) -> None:
+    def _rest(
+        self,
+        machine: Machine,
+        error: ProviderError,
+        *,
+        whole_region: bool = False,
+        grows: bool = True,
+    ) -> None:
         offer = machine.offer
         error_class = ErrorClass.CAPACITY_REGION if whole_region else error.error_class
         region = api_key(offer.provider, offer.region)
@@ -650,6 +658,7 @@ class _Run:
                 retry_after_s=error.retry_after_s,
                 now=self._now(),
                 key=key,
+                grows=grows,
             )
         )
 
@@ -711,9 +720,10 @@ class _Run:
         try:
             yield self._provider(name)
         except ProviderError as error:
-            if error.error_class is ErrorClass.THROTTLE:
-                self.pacer.refused(CallKind.END, name, region)
-            throttle.heed(self.rests, error, name, region, self._now())
+            gave_way = error.error_class is ErrorClass.THROTTLE and self.pacer.refused(
+                CallKind.END, name, region
+            )
+            throttle.heed(self.rests, error, name, region, self._now(), grows=not gave_way)
             raise
 
     def _may_call(self, machine: Machine) -> bool:

@@ -40,6 +40,10 @@ CLOUD_CALLS = 8
 PRICES_S = 1.0
 """So long a look waits for the prices of the day."""
 
+LISTED_AFTER = timedelta(seconds=20)
+"""So long after its launch a machine may be missing in a listing: on GCP one that is being
+provisioned cannot be told from one that there is no room for, and listings lag everywhere."""
+
 COUNTED_MIN, COUNTED_MAX = 500, 10_000
 """Of one kind of waiting jobs at least and at most so many are counted. Fewer than the minimum
 would save nothing; more than the maximum would make a look at a deep queue slow, and no plan needs
@@ -181,7 +185,7 @@ class Eyes:
         if machine.state is MachineState.LAUNCHING and machine.operation:
             return False
         if machine.provider_id:
-            return machine.provider_id not in shown
+            return machine.provider_id not in shown and not _is_new(machine, now)
         since, grace = machine.terminating_at, timedelta(seconds=self.timing.unknown_grace_s)
         over = machine.state is MachineState.TERMINATING and machine.id not in shown
         return over and since is not None and now - since > grace
@@ -310,6 +314,15 @@ def _leases(
 
 def _unseen(provider: str, now: datetime, problem: str) -> Observation:
     return Observation(provider=provider, at=now, unknown=("*",), problem=problem)
+
+
+def _is_new(machine: Machine, now: datetime) -> bool:
+    """Whether a listing need not show a machine yet. A thousand launched at once would else be
+    asked for one by one at every look."""
+    began = machine.launched_at
+    return (
+        machine.state is MachineState.BOOTING and began is not None and now - began < LISTED_AFTER
+    )
 
 
 def machine_ref(machine: Machine) -> MachineRef:

@@ -397,10 +397,10 @@ class Service:
             ) from None
 
     def _refuse_the_impossible(self, need: Need, queue: QueuePolicy, document: Autoscaler) -> None:
-        pools = [document.pools[name] for name in queue.pools]
-        offers = self._offers(pools)
         if self._may_ever_run(need, queue, document):
             return
+        pools = [document.pools[name] for name in queue.pools]
+        offers = self._offers(pools)
         raise Refused(
             f"no pool of queue {queue.name} can ever run this job: it needs {need_text(need)}; "
             + "; ".join(_nearest(pool, offers, document.budget) for pool in pools),

@@ -11,12 +11,15 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
+from typing import TypeVar
 
 from control_plane.core.cooldowns import api_key, next_throttle, throttled
 from control_plane.core.model import Cooldown, ErrorClass
-from control_plane.core.pacing import Bucket, Pace, full, slowed, taken
+from control_plane.core.pacing import Bucket, Pace, can_slow, full, slowed, taken
 from control_plane.errors import Conflict, ProviderError
 from control_plane.ports import Clock, Limits, Paced, Provider, Store
+
+T = TypeVar("T")
 
 CHUNK = 32
 """So many calls are taken out of a bucket at once; what a look takes and does not make is lost."""
@@ -55,15 +58,29 @@ def resting(rests: Rests, provider: str, region: str, now: datetime) -> bool:
     return throttled(provider, region, rests.known, now)
 
 
-def heed(rests: Rests, error: ProviderError, provider: str, region: str, now: datetime) -> None:
-    """Let calls rest when this is what the provider asks for; other errors change nothing."""
+def heed(
+    rests: Rests,
+    error: ProviderError,
+    provider: str,
+    region: str,
+    now: datetime,
+    *,
+    grows: bool = True,
+) -> None:
+    """Let calls rest when this is what the provider asks for, longer each time if the rest `grows`;
+    other errors change nothing."""
     if error.error_class is not ErrorClass.THROTTLE:
         return
     key = api_key(provider, region)
     before = rests.known.get(key)
     rests.put(
         next_throttle(
-            key, error.raw_code, before=before, retry_after_s=error.retry_after_s, now=now
+            key,
+            error.raw_code,
+            before=before,
+            retry_after_s=error.retry_after_s,
+            now=now,
+            grows=grows,
         )
     )
 
@@ -84,6 +101,7 @@ class _Held:
     tokens: int = 0
     empty: bool = False
     slowed: bool = False
+    gave_way: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,23 +143,34 @@ class Pacer:
         held = self._held.get(_bucket_key(kind, provider, region))
         return held is not None and held.empty and not held.tokens
 
-    def refused(self, kind: CallKind, provider: str, region: str) -> None:
-        """The cloud says that calls came too fast. Those under way when it first said so in this
-        look say nothing new."""
+    def refused(self, kind: CallKind, provider: str, region: str) -> bool:
+        """The cloud says that calls came too fast; whether the pace gives way. Where it does not,
+        being slower is no cure: the API needs a rest that grows. Calls under way when it first
+        refused one in this look say nothing new."""
         pace = self._pace(kind, provider)
         if pace is None:
-            return
+            return False
         key = _bucket_key(kind, provider, region)
         with self._lock:
             held = self._held.setdefault(key, _Held())
             if not held.slowed:
-                self._change(key, pace, lambda bucket: (slowed(bucket, pace, self.clock.now()), 0))
+                held.gave_way = bool(
+                    self._change(key, pace, lambda bucket: self._slow(bucket, pace))
+                )
             held.tokens, held.empty, held.slowed = 0, True, True
+            return held.gave_way
 
     def _take(self, key: str, pace: Pace, want: int) -> int:
-        return self._change(key, pace, lambda bucket: taken(bucket, pace, want, self.clock.now()))
+        now = self.clock.now()
+        return self._change(key, pace, lambda bucket: taken(bucket, pace, want, now)) or 0
 
-    def _change(self, key: str, pace: Pace, change: Callable[[Bucket], tuple[Bucket, int]]) -> int:
+    def _slow(self, bucket: Bucket, pace: Pace) -> tuple[Bucket, bool]:
+        return slowed(bucket, pace, self.clock.now()), can_slow(bucket, pace)
+
+    def _change(
+        self, key: str, pace: Pace, change: Callable[[Bucket], tuple[Bucket, T]]
+    ) -> T | None:
+        """Change a bucket and return what `change` says; None when others write it all the time."""
         for _ in range(TRIES):
             bucket = self.store.bucket_get(key) or full(key, pace, self.clock.now())
             changed, got = change(bucket)
@@ -150,7 +179,7 @@ class Pacer:
             except Conflict:
                 continue
             return got
-        return 0
+        return None
 
     def _pace(self, kind: CallKind, provider: str) -> Pace | None:
         limits = _limits(self.providers.get(provider))

@@ -53,11 +53,12 @@ def next_rest(
     retry_after_s: float | None,
     now: datetime,
     key: str = "",
+    grows: bool = True,
 ) -> Cooldown:
     """The cool-down after a refusal, of what `rest_key` says unless a `key` is given. `before` is
     the one stored under the same key, if any: it counts as "in a row" when it was of the same class
-    and ended no longer ago than it lasted at most. A longer rest that stands is kept: a hiccup does
-    not cut short a lack of capacity."""
+    and ended no longer ago than it lasted at most, unless the rest is not to be one that `grows`. A
+    longer rest that stands is kept: a hiccup does not cut short a lack of capacity."""
     return _grown(
         key or rest_key(offer, error_class),
         error_class,
@@ -66,6 +67,7 @@ def next_rest(
         before=before,
         retry_after_s=retry_after_s,
         now=now,
+        grows=grows,
     )
 
 
@@ -81,6 +83,7 @@ def next_throttle(
     before: Cooldown | None,
     retry_after_s: float | None,
     now: datetime,
+    grows: bool = True,
 ) -> Cooldown:
     """The cool-down of an API (`api_key`) that answered "too many calls"."""
     return _grown(
@@ -91,6 +94,7 @@ def next_throttle(
         before=before,
         retry_after_s=retry_after_s,
         now=now,
+        grows=grows,
     )
 
 
@@ -112,13 +116,14 @@ def _grown(
     before: Cooldown | None,
     retry_after_s: float | None,
     now: datetime,
+    grows: bool,
 ) -> Cooldown:
     same = before if before is not None and before.error_class is error_class else None
     if same is not None and same.until > now:
         # It answers a call that was under way when the rest began, and counts with that refusal.
         return replace(same, until=max(same.until, now + timedelta(seconds=retry_after_s or 0)))
     in_a_row = same is not None and now - same.until <= timedelta(seconds=rest.cap_s)
-    count = same.count + 1 if same is not None and in_a_row else 1
+    count = same.count + 1 if same is not None and in_a_row and grows else 1
     wait = min(rest.first_s * 2 ** min(count - 1, 30), rest.cap_s)
     until = now + timedelta(seconds=max(wait, retry_after_s or 0))
     if before is not None and before.until > until:

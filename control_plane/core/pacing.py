@@ -3,7 +3,8 @@
 A cloud refuses what comes faster than its own buckets refill, and what those hold differs from
 account to account. So a bucket of ours starts at the rate the cloud documents, grows a little for
 every second in which more was wanted, and shrinks when the cloud refuses: additive increase,
-multiplicative decrease, as TCP has it (RFC 5681).
+multiplicative decrease, as TCP has it (RFC 5681). A bucket that refills more slowly than documented
+holds as much less: else every rest would fill it for the next crowd of refusals.
 """
 
 from __future__ import annotations
@@ -62,7 +63,8 @@ def taken(bucket: Bucket, pace: Pace, want: int, now: datetime) -> tuple[Bucket,
     if bucket.short:
         grown = per_s + GROWTH * pace.per_s * min(since_s, LONGEST_GROWTH_S)
         per_s = min(grown, MOST * pace.per_s)
-    tokens = min(bucket.tokens + per_s * since_s, max(pace.burst, 1.0))
+    most = max(pace.burst * min(per_s / pace.per_s, 1.0), 1.0)
+    tokens = min(bucket.tokens + per_s * since_s, most)
     got = min(want, int(tokens))
     left = replace(
         bucket,
@@ -72,6 +74,11 @@ def taken(bucket: Bucket, pace: Pace, want: int, now: datetime) -> tuple[Bucket,
         short=got < want,
     )
     return left, got
+
+
+def can_slow(bucket: Bucket, pace: Pace) -> bool:
+    """Whether a refusal leaves less of the rate."""
+    return bucket.per_s > pace.per_s * LEAST
 
 
 def slowed(bucket: Bucket, pace: Pace, now: datetime) -> Bucket:

@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime, timedelta
 from decimal import Decimal
+from functools import cache
 from typing import Any, TypeVar
 
 from control_plane.core.model import Market, Offer
@@ -42,10 +43,14 @@ def catalogue(regions: Iterable[str] = ()) -> Sequence[Offer]:
     """What the shipped table has for these regions (none = all), without what is not sold so. What
     it has for a whole region is tried in all of its zones: whether one sells it nobody was asked,
     and an instance is made in a zone."""
+    wanted = frozenset(regions)
+    return [each for each in _anywhere() if not wanted or each.region in wanted]
+
+
+@cache
+def _anywhere() -> Sequence[Offer]:
     return [
-        each
-        for offer in _listed(regions)
-        for each in _placed(offer, zones_of(offer.region), sold={})
+        each for offer in _listed(()) for each in _placed(offer, zones_of(offer.region), sold={})
     ]
 
 

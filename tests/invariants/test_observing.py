@@ -226,6 +226,23 @@ def test_12_a_record_without_machine_is_gone_only_on_a_positive_answer(place: st
     assert world.job(job).state is JobState.QUEUED
 
 
+def test_12_a_new_machine_is_not_asked_for_one_by_one_while_listings_lag() -> None:
+    """A thousand launched at once would be a thousand more calls at every look."""
+    world = small_world(high=5, spec=CloudSpec(listing_lag_s=60, regions={"r": ("r1",)}))
+    world.submit(20)
+    world.tick()
+    assert world.states() == [S.BOOTING] * 5
+    before = world.provider.calls["sighting"]
+    world.clock.advance(10)
+    world.tick()
+    assert world.provider.calls["sighting"] == before
+    # What no listing shows after that is asked for: it may be gone.
+    world.clock.advance(15)
+    world.tick()
+    assert world.provider.calls["sighting"] == before + 5
+    assert world.states() == [S.BOOTING] * 5
+
+
 # -------------------------------------------------------------------------- 13: the books
 
 

@@ -9,7 +9,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from control_plane.core.pacing import AHEAD, LEAST, MOST, Bucket, Pace, full, slowed, taken
+from control_plane.core.pacing import (
+    AHEAD,
+    LEAST,
+    MOST,
+    Bucket,
+    Pace,
+    can_slow,
+    full,
+    slowed,
+    taken,
+)
 from tests.build import NOW, ahead
 
 PACE = Pace(per_s=2.0, burst=10.0)
@@ -63,6 +73,20 @@ def test_it_grows_while_more_is_wanted_than_there_is(
 def test_a_refusal_empties_and_slows_it() -> None:
     after = slowed(bucket(7, per_s=10.0, short=True), PACE, ahead(1))
     assert after == replace(bucket(0, per_s=7.0), at=ahead(1))
+
+
+def test_a_slower_bucket_holds_as_much_less() -> None:
+    for per_s, most in ((2.0, 10), (1.4, 7), (0.25, 1), (6.0, 10)):
+        _, got = taken(bucket(0, per_s=per_s), PACE, 50, ahead(3600))
+        assert got == most
+
+
+def test_it_slows_no_further_than_the_least() -> None:
+    slow = bucket(0)
+    while can_slow(slow, PACE):
+        slow = slowed(slow, PACE, NOW)
+    assert slow.per_s == PACE.per_s * LEAST
+    assert slowed(slow, PACE, NOW).per_s == slow.per_s
 
 
 def test_a_refusal_of_an_earlier_moment_does_not_turn_it_back() -> None:

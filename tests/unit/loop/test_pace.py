@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from control_plane.core.model import MachineState
-from control_plane.core.pacing import Bucket, Pace
+from control_plane.core.pacing import LEAST, Bucket, Pace
 from control_plane.ports import Limits
 from control_plane.stores.memory import MemoryStore
 from control_plane.throttle import CHUNK, CallKind, Pacer
@@ -236,6 +236,24 @@ def test_a_cloud_that_refuses_all_the_same_is_called_more_slowly() -> None:
         world.clock.advance(1)
         world.tick()
     assert len(world.alive()) == 20
+
+
+def test_an_api_rests_longer_only_when_being_slower_was_no_cure() -> None:
+    """Each refusal slows the calls; as long as that can help, a second is all that the region
+    rests. It once rested a minute after each of them, with a hundred launched in between."""
+    world = paced(small_world(high=20))
+    world.submit(80)
+    world.provider.refuses["launch"] = "RequestLimitExceeded"
+    rests_s = []
+    for _ in range(9):
+        world.tick()
+        (rest,) = [each for each in world.store.cooldown_list() if each.key == "aws/us-east-1/*"]
+        rests_s.append((rest.until - world.clock.now()).total_seconds())
+        world.clock.advance(rests_s[-1] + 4)
+    bucket = world.store.bucket_get(LAUNCHES)
+    assert bucket is not None
+    assert bucket.per_s == LIMITS.launches.per_s * LEAST
+    assert rests_s == [1, 1, 1, 1, 1, 1, 2, 4, 8]
 
 
 def test_a_stray_that_waits_for_its_turn_is_ended_as_soon_as_that_comes() -> None:
