@@ -65,6 +65,8 @@ class _Decision:
     said: str
     read_generation: int
     """Of the controller lease, when the look began."""
+    listed: bool
+    """Whether clouds were asked what runs there."""
 
     @property
     def name(self) -> str:
@@ -80,6 +82,11 @@ class _Decision:
         return max(
             ((now - each.oldest_at).total_seconds() for each in self.snapshot.waiting), default=0.0
         )
+
+    @property
+    def idle(self) -> bool:
+        """Whether the books show neither machines nor work for any."""
+        return not (self.snapshot.machines or self.snapshot.waiting)
 
     @property
     def over(self) -> bool:
@@ -122,6 +129,8 @@ class Reconciler:
         self._last_told: dict[str, str] = {}
         self._quiet: set[str] = set()
         """Where there was nothing to do at the last look."""
+        self._listed: dict[str, datetime] = {}
+        """Where nothing ran or waited at the last look: when its clouds were listed."""
         self._first = -1
         """Whose turn it is to be looked at first."""
         self._buying = True
@@ -196,6 +205,7 @@ class Reconciler:
         decision = self._decide(record, shared, rests)
         if self._nothing_to_do(decision):
             self._quiet.add(record.name)
+            self._note_listing(decision)
             return Tick(
                 autoscaler=record.name,
                 plan=decision.plan,
@@ -204,6 +214,7 @@ class Reconciler:
                 waited_s=decision.waited_s,
             )
         self._quiet.discard(record.name)
+        self._listed.pop(record.name, None)
         lease = take_lease(
             self._store,
             self._service.clock,
@@ -235,13 +246,24 @@ class Reconciler:
             reachable_since=self._reachable_since,
         )
         if record.name in self._quiet:
-            decision = self._look(view, generation, sure=False)
-            if self._nothing_to_do(decision):
+            listing = self._listing_is_due(record.name)
+            decision = self._look(view, generation, sure=False, listing=listing)
+            if self._nothing_to_do(decision) and (listing or decision.idle):
                 return decision
-        return self._look(view, generation, sure=True)
+        return self._look(view, generation, sure=True, listing=True)
 
-    def _look(self, view: View, read_generation: int, *, sure: bool) -> _Decision:
-        snapshot = self._eyes.gather(view, self._now(), sure=sure)
+    def _listing_is_due(self, autoscaler: str) -> bool:
+        listed, pause = self._listed.get(autoscaler), self._eyes.timing.idle_look_s
+        return listed is None or self._now() - listed >= timedelta(seconds=pause)
+
+    def _note_listing(self, decision: _Decision) -> None:
+        if not decision.idle:
+            self._listed.pop(decision.name, None)
+        elif decision.listed:
+            self._listed[decision.name] = decision.snapshot.now
+
+    def _look(self, view: View, read_generation: int, *, sure: bool, listing: bool) -> _Decision:
+        snapshot = self._eyes.gather(view, self._now(), look=listing, sure=sure)
         self._checkpoint("observed")
         self._age(snapshot)
         plan = decide(snapshot)
@@ -252,6 +274,7 @@ class Reconciler:
             findings=check(plan, snapshot),
             said=_said(plan, snapshot),
             read_generation=read_generation,
+            listed=listing,
         )
 
     def _nothing_to_do(self, decision: _Decision) -> bool:

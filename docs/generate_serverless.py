@@ -18,7 +18,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from control_plane.serverless.wiring import LEASE_S
+from control_plane.serverless.wiring import IDLE_LOOK_S, LEASE_S
 from docs import list_prices as usd
 from infra.iam.permissions import TRUST, Permission, of
 from infra.iam.render import role_id
@@ -151,6 +151,7 @@ def idle_usd() -> Mapping[str, Decimal]:
         "Lambda: looks": runs["look, nothing to do"] * _time("look, nothing to do"),
         "Lambda: asking for prices": runs["prices, nothing to do"] * _time("prices, nothing to do"),
         "Lambda: cold starts": cold,
+        "Lambda: waiting for the list of one region of AWS": cloud_wait_usd(),
         "DynamoDB: reads and writes": _sum(runs, _store),
         "S3: requests": _sum(runs, _objects),
         "CloudWatch: lines of logs": _sum(runs, _log),
@@ -159,9 +160,10 @@ def idle_usd() -> Mapping[str, Decimal]:
 
 
 def cloud_wait_usd() -> Decimal:
-    """A month of waiting for one region's list at each look."""
+    """A month of waiting for one region's list, as often as it is asked while nothing runs."""
     stack = deployment()
-    return stack.looks_a_month * CLOUD_ANSWERS_IN_S * stack.memory_gb * _gb_second()
+    lists = MONTH_S // IDLE_LOOK_S
+    return lists * CLOUD_ANSWERS_IN_S * stack.memory_gb * _gb_second()
 
 
 def request_usd(name: str) -> Decimal:
@@ -252,7 +254,7 @@ def _idle_table() -> Iterator[str]:
     yield f"| **together** | **{sum(parts.values()):.3f}** |"
     every = deployment().looks_a_month + deployment().prices_a_month
     beyond = {
-        "for each region of AWS that a document names: waiting for its list": cloud_wait_usd(),
+        "for each further region of AWS that a document names": cloud_wait_usd(),
         "for each alarm": usd.ALARM_MONTH,
         "for each figure that is sent all month": usd.METRIC_MONTH,
         "for a gigabyte in the table, with its backup": usd.STORED_GB_MONTH + usd.BACKUP_GB_MONTH,

@@ -42,6 +42,9 @@ class Timing:
     """After `max_lifetime` a machine may finish what it runs for this long, then it is ended."""
     terminate_repeat_s: int = 15
     """Between two terminate calls for a machine that is not proven gone."""
+    idle_look_s: int = 0
+    """While nothing runs and nothing waits, clouds are listed no more often than this: only a stray
+    could be there. 0 = at every look."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -27,6 +27,9 @@ LEASE_S = 240
 """A machine silent for this long has lost its jobs. Each beat is paid for, and of machines that AWS
 takes the loop hears without them."""
 
+IDLE_LOOK_S = 600
+"""A look is billed while clouds think, more for each region than for all else of a look."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
@@ -79,7 +82,7 @@ def parts(settings: ServerlessSettings) -> Parts:
         store=DynamoStore(client, table=settings.table, clock=clock),
         blobs=blobs,
         prices=SavedPrices(blobs, cloud_providers(clock.now), clock.now),
-        timing=Timing(lease_s=LEASE_S),
+        timing=Timing(lease_s=LEASE_S, idle_look_s=IDLE_LOOK_S),
     )
 
 

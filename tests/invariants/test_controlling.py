@@ -529,7 +529,8 @@ def test_30_every_time_limit_is_finite_by_default() -> None:
     """Of the control plane's own timing and of a pool."""
     world = World()
     for field in fields(world.timing):
-        assert 0 < getattr(world.timing, field.name) <= 3600
+        if field.name != "idle_look_s":  # a pause and no limit
+            assert 0 < getattr(world.timing, field.name) <= 3600
     declared = l4()
     assert 0 < declared.boot_timeout_s < declared.max_lifetime_s <= 86_400
     assert 0 < declared.idle_timeout_s <= 3600
