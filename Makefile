@@ -7,8 +7,10 @@ TERRAFORM_PROVIDERS := .emulators/tf-1.2.0
 INFRA_LINTERS := .emulators/checkov-3.3.30
 ARGS ?=
 ONLY ?=
+ARCH ?= x86_64
+ENGINE ?= $(shell command -v podman || command -v docker || echo podman)
 
-.PHONY: demo up test test-long check format coverage mutate bench docs emulators machine-image lambda lambda-lock deploy clean
+.PHONY: demo up test test-long check format coverage mutate bench docs emulators machine-image lambda lambda-image lambda-lock deploy clean
 
 demo: $(VENV)/.base
 	$(BIN)/orchctl demo $(ARGS)
@@ -56,6 +58,15 @@ machine-image: $(VENV)/.dev
 # One zip for all functions of serverless.yml; the Python here must be the runtime's.
 lambda: $(VENV)/.dev
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python infra/lambda/build.py $(ARGS)
+
+# The same files as a container image, on AWS's base for the Python here; ARCH=arm64 for Graviton,
+# ARGS="--build-arg BASE=…" for another base. Nothing runs in it, so either kind is built on any.
+lambda-image: $(VENV)/.dev
+	rm -rf dist/lambda-$(ARCH)
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python infra/lambda/build.py --arch=$(ARCH) --directory=dist/lambda-$(ARCH)
+	BUILDX_NO_DEFAULT_ATTESTATIONS=1 $(ENGINE) build --platform=linux/$(ARCH:x86_64=amd64) --tag=orchctl-lambda:$(ARCH) \
+	  --build-arg PYTHON=$$($(BIN)/python -c 'import sys; print("{}.{}".format(*sys.version_info))') \
+	  $(ARGS) --file=infra/lambda/Containerfile dist/lambda-$(ARCH)
 
 lambda-lock: $(VENV)/.dev
 	$(BIN)/uv pip compile --quiet --universal --upgrade --python-version 3.11 --generate-hashes \

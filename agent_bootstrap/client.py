@@ -54,6 +54,14 @@ class SessionOver(Refusal):
     """The control plane wants no more of this machine."""
 
 
+class Elsewhere(Refusal):
+    """It is to be had at `url`, without the session token."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(307, "elsewhere", "")
+        self.url = url
+
+
 def never() -> bool:
     """For `give_up`: go on until the client is closed."""
     return False
@@ -127,12 +135,13 @@ class Client:
 
     def send_artifact(self, job_id: str, epoch: int, name: str, path: Path) -> None:
         """Upload one file. Raises `Unanswered`, `Refusal`, `OSError` when it cannot be read."""
-        route = job_route(job_id, "artifacts/%s?epoch=%d" % (quote(name), epoch))
+        route = "%s?epoch=%d" % (artifact_route(job_id, name), epoch)
         with path.open("rb") as file:
             self._send("PUT", route, file, "application/octet-stream", 0.0)
 
     def fetch_source(self, job_id: str, epoch: int, path: Path) -> None:
-        """Download a job's archive. Raises `Unanswered`, `Refusal`."""
+        """Download a job's archive. Raises `Unanswered`, `Refusal`, of these `Elsewhere` when it is
+        not here."""
         with path.open("wb") as file:
             self._send("GET", job_route(job_id, "source?epoch=%d" % epoch), None, "", 0.0, file)
 
@@ -152,7 +161,7 @@ class Client:
             with connection.getresponse() as response:
                 if response.status >= 300:
                     raise self._refusal(response)
-                answer = _read(response, into)
+                answer = read(response, into)
         except (OSError, http.client.HTTPException) as error:
             raise Unanswered("%s: %s" % (type(error).__name__, error)) from error
         finally:
@@ -179,7 +188,10 @@ class Client:
         status, problem = response.status, _problem(response)
         code = str(problem.get("code") or str(problem.get("type", "")).rpartition("/")[2])
         detail = str(problem.get("detail", ""))
-        if status >= 500 or status in (408, 425, 429):
+        if status == 307:
+            self._on_contact()
+            return Elsewhere(response.getheader("Location") or "")
+        if later(status):
             return Unanswered(
                 "%d %s" % (status, detail),
                 retry_after_s=_seconds(response.getheader("Retry-After")),
@@ -196,12 +208,23 @@ class Client:
         return Refusal(status, code, detail)
 
 
+def later(status: int) -> bool:
+    """Whether the same request may be answered another time."""
+    return status >= 500 or status in (408, 425, 429)
+
+
 def job_route(job_id: str, rest: str) -> str:
     """A route below one job."""
     return "jobs/%s/%s" % (quote(job_id, safe=""), rest)
 
 
-def _read(response: http.client.HTTPResponse, into: Optional[BinaryIO]) -> bytes:
+def artifact_route(job_id: str, name: str) -> str:
+    """The route of one file that a job leaves."""
+    return job_route(job_id, "artifacts/" + quote(name))
+
+
+def read(response: http.client.HTTPResponse, into: Optional[BinaryIO]) -> bytes:
+    """The body of an answer, or nothing when it went into a file."""
     if into is None:
         return response.read()
     while True:

@@ -17,12 +17,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable, Dict, List, Optional, Sequence
 
-from agent_bootstrap import artifacts, environment, source
-from agent_bootstrap.client import Client, Refusal, Stale, Unanswered, job_route
+from agent_bootstrap import artifacts, environment, source, storage
+from agent_bootstrap.client import (
+    Client,
+    Elsewhere,
+    Refusal,
+    Stale,
+    Unanswered,
+    artifact_route,
+    job_route,
+)
 from agent_bootstrap.logs import JobLog
 from agent_bootstrap.processes import Tree
 from agent_bootstrap.source import Unprepared
-from agent_bootstrap.wire import ArtifactRef, Finished, Started, Work
+from agent_bootstrap.wire import (
+    Advice,
+    ArtifactRef,
+    Finished,
+    Started,
+    Upload,
+    UploadTo,
+    Work,
+)
 
 INHERITED = (
     *("PATH", "HOME", "USER", "LOGNAME", "SHELL", "TMPDIR", "LD_LIBRARY_PATH"),
@@ -52,6 +68,10 @@ PATIENCE_S = 30.0
 
 HURRY_S = 2.0
 """The same when the machine is being taken away: the report itself matters more."""
+
+PACE_BYTES_S = 4 << 20
+"""A large artifact is given as much longer as it takes at this pace: one that fails near its end is
+sent once more."""
 
 log = logging.getLogger(__name__)
 
@@ -94,6 +114,7 @@ class Run:
         client: Client,
         gpus: Sequence[int],
         silence_s: Callable[[], float],
+        advice: Callable[[], Advice],
         on_end: Callable[[Run], None],
         held_until: float = 0.0,
     ) -> None:
@@ -105,6 +126,7 @@ class Run:
         self._place = place
         self._client = client
         self._silence_s = silence_s
+        self._advice = advice
         self._on_end = on_end
         self._held_until = held_until
         self._home = place.jobs / ("%s-%d" % (work.job_id, work.attempt))
@@ -201,13 +223,16 @@ class Run:
             source.check_out(ref, self._files, execute)
         if ref.sha256:
             archive = self._home / "source.tar.gz"
-            self._ask(
-                lambda: self._client.fetch_source(self.work.job_id, self.work.epoch, archive),
-                "the source archive cannot be had",
-            )
+            self._ask(lambda: self._fetch_archive(archive), "the source archive cannot be had")
             source.verify(archive, ref.sha256)
             source.unpack(archive, self._files)
             archive.unlink()
+
+    def _fetch_archive(self, archive: Path) -> None:
+        try:
+            self._client.fetch_source(self.work.job_id, self.work.epoch, archive)
+        except Elsewhere as found:
+            storage.get(found.url, archive)
 
     def _environment(self, execute: source.Execute) -> Path:
         ref = self.work.source
@@ -354,12 +379,24 @@ class Run:
 
     def _upload(self, name: str) -> ArtifactRef:
         path = self._files / name
-        give_up_at = time.monotonic() + PATIENCE_S
+        ref = ArtifactRef(name, path.stat().st_size, source.file_sha256(path))
+        give_up_at = time.monotonic() + PATIENCE_S + ref.size_bytes / PACE_BYTES_S
         self._client.repeat(
-            lambda: self._client.send_artifact(self.work.job_id, self.work.epoch, name, path),
+            lambda: self._send_artifact(ref, path),
             lambda: time.monotonic() >= give_up_at and self._heard_lately(),
         )
-        return ArtifactRef(name, path.stat().st_size, source.file_sha256(path))
+        return ref
+
+    def _send_artifact(self, ref: ArtifactRef, path: Path) -> None:
+        job_id, epoch = self.work.job_id, self.work.epoch
+        to = UploadTo()
+        if 0 < self._advice().direct_above_bytes < ref.size_bytes:
+            upload = Upload(epoch, ref.size_bytes, ref.sha256)
+            to = self._client.ask(artifact_route(job_id, ref.name), upload, UploadTo)
+        if to.url:
+            storage.put(to, path)
+        else:
+            self._client.send_artifact(job_id, epoch, ref.name, path)
 
     def _finish(self, finished: Finished) -> None:
         route = job_route(self.work.job_id, "finish")

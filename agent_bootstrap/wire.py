@@ -81,6 +81,8 @@ class Advice:
     """The agent ends its machine when it has not reached the control plane for this long."""
     max_lifetime_s: float = 86400.0
     """The agent ends its machine this long after its start, come what may."""
+    direct_above_bytes: int = 0
+    """Of a larger artifact the agent asks where to put it (`Upload`); 0 = of none."""
 
 
 @dataclass
@@ -105,7 +107,8 @@ class Claim:
 @dataclass
 class SourceRef:
     """Where a job's files come from: `git` remote + commit, then the archive from
-    `GET jobs/<id>/source` unpacked over it; or only the archive."""
+    `GET jobs/<id>/source` unpacked over it; or only the archive. The answer may be 307: a large one
+    is fetched from `Location`, without the token."""
 
     kind: str = "none"
     remote: str = ""
@@ -179,8 +182,28 @@ class Started:
 
 
 @dataclass
+class Upload:
+    """`POST jobs/<id>/artifacts/<name>`: where to put this file, which is too large for a request.
+    Each attempt asks again: an address is good for minutes."""
+
+    epoch: int
+    size_bytes: int
+    sha256: str
+
+
+@dataclass
+class UploadTo:
+    """Answer of `Upload`: PUT the raw bytes there, under these headers and without the token."""
+
+    url: str = ""
+    """Empty = to the control plane after all, as with a small one."""
+    headers: Dict[str, str] = field(default_factory=dict)
+
+
+@dataclass
 class ArtifactRef:
-    """One file already uploaded by `PUT jobs/<id>/artifacts/<name>?epoch=E` (raw bytes)."""
+    """One file already uploaded, by `PUT jobs/<id>/artifacts/<name>?epoch=E` (raw bytes) or to
+    where `UploadTo` said."""
 
     name: str
     size_bytes: int

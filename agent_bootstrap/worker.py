@@ -376,6 +376,7 @@ class Worker:
                 self._client,
                 cards,
                 self._timers.silence_s,
+                lambda: self._timers.advice,
                 self._on_job_end,
                 held_until,
             )

@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from agent_bootstrap import wire
-from control_plane.core.demand import aged_priority
 from control_plane.core.lifecycle import MACHINE_ENDED
 from control_plane.core.model import (
     Artifact,
@@ -25,6 +24,7 @@ from control_plane.core.model import (
 )
 from control_plane.core.policy import PoolPolicy
 from control_plane.core.snapshot import Timing
+from control_plane.direct import THROUGH_THE_API, Direct, Elsewhere
 from control_plane.errors import Conflict, Denied, NotFound, OrchctlError, StaleEpoch, Unavailable
 from control_plane.identity.verifier import Verifier
 from control_plane.interruptions import hint, take
@@ -74,6 +74,7 @@ class Agents:
         timing: Timing,
         settings: AgentSettings,
         verifiers: Mapping[str, Verifier] | None = None,
+        direct: Direct = THROUGH_THE_API,
     ) -> None:
         """`verifiers` by provider: its machines prove themselves, all others have a one-time
         token."""
@@ -85,6 +86,7 @@ class Agents:
         self._timing = timing
         self._settings = settings
         self._verifiers = verifiers or {}
+        self._direct = direct
         self._refused: deque[str] = deque(maxlen=REFUSALS_KEPT)
 
     # ------------------------------------------------------------------------ identity
@@ -230,12 +232,25 @@ class Agents:
         self._own(machine, job_id, epoch)
         self._blobs.put(artifact_key(job_id, epoch, name), data)
 
-    def source(self, machine: Machine, job_id: str, epoch: int) -> bytes:
+    def upload(
+        self, machine: Machine, job_id: str, name: str, message: wire.Upload
+    ) -> wire.UploadTo:
+        """Where to put one file of an attempt. Raises `StaleEpoch`, and `InvalidInput` when it is
+        too large altogether."""
+        self._own(machine, job_id, message.epoch)
+        key = artifact_key(job_id, message.epoch, name)
+        to = self._direct.upload(key, size=message.size_bytes, sha256=message.sha256)
+        return wire.UploadTo(url=to.url, headers=dict(to.headers)) if to else wire.UploadTo()
+
+    def source(self, machine: Machine, job_id: str, epoch: int) -> bytes | Elsewhere:
         """The archive of a job's files. Raises `NotFound` when it has none."""
         job = self._own(machine, job_id, epoch)
         if job.spec.source is None or not job.spec.source.blob:
             raise NotFound(f"job {job_id} has no source archive")
-        return self._blobs.get(job.spec.source.blob)
+        key = job.spec.source.blob
+        # Read for its size too: S3 takes for a question about it what it takes for a dozen reads.
+        data = self._blobs.get(key)
+        return self._direct.download(key, size=len(data), name="source.tar.gz") or data
 
     def finish(self, machine: Machine, job_id: str, message: wire.Finished) -> None:
         """An attempt has ended. Repeating it changes nothing. Raises `StaleEpoch`."""
@@ -260,7 +275,7 @@ class Agents:
                 for each in message.artifacts
             ),
         )
-        self._store.job_finish(
+        done = self._store.job_finish(
             job_id,
             message.epoch,
             ending,
@@ -268,6 +283,7 @@ class Agents:
             now=self._clock.now(),
             machine_id=machine.id,
         )
+        self._service.ended(done)
         self._service.changed()
 
     def _final(
@@ -351,6 +367,7 @@ class Agents:
             poll_s=self._poll_s(machine),
             idle_timeout_s=-1.0 if self._kept(machine) else float(idle),
             contact_timeout_s=self._settings.contact_timeout_s,
+            direct_above_bytes=self._direct.above_bytes,
             # A machine whose pool was taken out of the document ends its jobs first; its own life
             # limit holds on.
             max_lifetime_s=float(pool.max_lifetime_s) if pool else wire.Advice.max_lifetime_s,
@@ -380,7 +397,7 @@ class Agents:
             return list(serving)
         now = self._clock.now()
         heads = self._store.queue_heads(sorted(serving))
-        urgency = {name: aged_priority(serving[name], heads[name], now) for name in heads}
+        urgency = {name: serving[name].aged_priority(heads[name], now) for name in heads}
         return sorted(urgency, key=lambda name: (-urgency[name], name))
 
 

@@ -1,7 +1,8 @@
 """The clouds: for each one who sells and ends its machines, who says which machine is calling, and
 what it tells from outside.
 
-Nothing is connected here, and no SDK imported, before a document names the cloud.
+Nothing is connected here, and no SDK imported, before a document names the cloud. Who sells is
+imported when somebody buys: those who only answer machines start without it.
 """
 
 from __future__ import annotations
@@ -20,13 +21,8 @@ from control_plane.identity.web import Web
 from control_plane.interruptions import Source
 from control_plane.ports import Provider
 from providers.aws import events as aws_events
-from providers.aws.provider import AwsProvider
 from providers.azure import events as azure_events
-from providers.azure.client import Clients, Endpoint
-from providers.azure.provider import AzureProvider
 from providers.gcp import events as gcp_events
-from providers.gcp.client import Connection
-from providers.gcp.provider import GcpProvider
 
 if TYPE_CHECKING:
     from azure.core.credentials import TokenCredential
@@ -58,11 +54,31 @@ def cloud_providers(
     """Those of AWS, Google Cloud and Azure whose SDK is installed; where no credentials are given,
     it finds those of this computer."""
     made: Mapping[str, Callable[[], Provider]] = {
-        "aws": lambda: AwsProvider(now=now),
-        "azure": lambda: AzureProvider(Clients(Endpoint(), azure), now=now),
-        "gcp": lambda: GcpProvider(Connection(credentials=gcp), now=now),
+        "aws": lambda: _aws(now),
+        "azure": lambda: _azure(now, azure),
+        "gcp": lambda: _gcp(now, gcp),
     }
     return {name: make() for name, make in made.items() if _installed(_SDKS[name])}
+
+
+def _aws(now: Callable[[], datetime]) -> Provider:
+    from providers.aws.provider import AwsProvider
+
+    return AwsProvider(now=now)
+
+
+def _azure(now: Callable[[], datetime], credential: TokenCredential | None) -> Provider:
+    from providers.azure.client import Clients, Endpoint
+    from providers.azure.provider import AzureProvider
+
+    return AzureProvider(Clients(Endpoint(), credential), now=now)
+
+
+def _gcp(now: Callable[[], datetime], credentials: Credentials | None) -> Provider:
+    from providers.gcp.client import Connection
+    from providers.gcp.provider import GcpProvider
+
+    return GcpProvider(Connection(credentials=credentials), now=now)
 
 
 def real_clouds(public_url: str, now: Callable[[], datetime]) -> Clouds:

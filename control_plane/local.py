@@ -70,6 +70,7 @@ class Server:
         self._http.should_exit = True
         self._thread.join()
         self._listening.close()
+        self.plane.alerts.close()
         self.plane.store.close()
 
     def _serve(self) -> None:

@@ -13,6 +13,8 @@ from enum import StrEnum
 from typing import Generic, Protocol, TypeVar, runtime_checkable
 
 from control_plane.core.access import ApiToken, Federation
+from control_plane.core.alerts import Delivery
+from control_plane.core.hooks import Hook
 from control_plane.core.model import (
     Artifact,
     Attempt,
@@ -90,6 +92,8 @@ class Shared:
     leases: Mapping[str, HeldFence]
     cooldowns: Sequence[Cooldown]
     """By key."""
+    deliveries: Sequence[Delivery] = ()
+    """Those that wait to be sent, by id."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -515,6 +519,30 @@ class AccessStore(Protocol):
         """Forget it. Nothing happens when it is gone already."""
 
 
+class HookStore(Protocol):
+    """Webhooks: which jobs others may start, and what we tell others."""
+
+    def hook_put(self, record: Hook, *, expected_version: int) -> None:
+        """Write `record`, whose version is `expected_version + 1` (0 = must not exist yet). Raises
+        `Conflict`."""
+
+    def hook_get(self, name: str) -> Hook:
+        """Raises `NotFound`."""
+
+    def hook_list(self) -> Sequence[Hook]:
+        """All of them, by name."""
+
+    def hook_remove(self, name: str) -> None:
+        """Forget it. Nothing happens when it is gone already."""
+
+    def delivery_put(self, record: Delivery, *, expected_version: int) -> None:
+        """Write `record`, whose version is `expected_version + 1` (0 = must not exist yet). Raises
+        `Conflict`."""
+
+    def delivery_list(self, *, limit: int = 100) -> Sequence[Delivery]:
+        """The log, by id, the last first: newest day first. It may be forgotten like events."""
+
+
 class TransferKind(StrEnum):
     """What is moved from one store to another, in this order: what is referred to comes first."""
 
@@ -531,6 +559,8 @@ class TransferKind(StrEnum):
     EVENT = "event"
     TOKEN = "token"
     FEDERATION = "federation"
+    HOOK = "hook"
+    DELIVERY = "delivery"
 
 
 class TransferStore(Protocol):
@@ -558,6 +588,7 @@ class Store(
     LedgerStore,
     ControlStore,
     AccessStore,
+    HookStore,
     TransferStore,
     Protocol,
 ):
@@ -593,6 +624,29 @@ class Blobs(Protocol):
     def remove(self, prefix: str) -> None:
         """Forget every blob whose key begins with `prefix`, which ends in `/`; nothing happens when
         there is none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Upload:
+    """Where certain bytes, and no others, may be put."""
+
+    url: str
+    headers: Mapping[str, str]
+    """To be sent along as they are."""
+
+
+class Presigned(Protocol):
+    """What a blob storage may be able to do beside `Blobs`: name addresses at which others store
+    and fetch one blob by themselves. Whoever has the address needs nothing else. It is good for
+    `expires_s`; what has begun by then may go on. Asking again changes nothing."""
+
+    def sign_upload(self, key: str, *, size: int, sha256: str, expires_s: int) -> Upload:
+        """Where to PUT a whole blob of that many bytes with that SHA-256, in lower-case hex; the
+        storage refuses any others. Raises `InvalidInput` for more bytes than it takes at once."""
+
+    def sign_download(self, key: str, *, name: str, expires_s: int) -> str:
+        """Where to GET a blob that was put, not appended to, as a file of this name. It is not
+        asked whether there is one."""
 
 
 # --------------------------------------------------------------------------------- providers
@@ -798,10 +852,3 @@ class Secrets(Protocol):
 
     def resolve(self, reference: str) -> str:
         """The secret. Raises `NotFound`; its text is never logged."""
-
-
-class Notifier(Protocol):
-    """Tells people. Best effort: never raises, never blocks the loop for long."""
-
-    def tell(self, channel: str, target: str, subject: str, text: str) -> None:
-        """Send one message."""

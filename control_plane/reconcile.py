@@ -16,6 +16,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
+from control_plane.alerts import tell_of_plan
+from control_plane.core.alerts import Delivery
 from control_plane.core.check import Finding, check
 from control_plane.core.codec import to_json
 from control_plane.core.lifecycle import COUNTED
@@ -109,13 +111,14 @@ class Reconciler:
         installation: str,
         reachable_since: datetime | None = None,
         alone: bool = True,
+        send: Callable[[Sequence[Delivery]], None] = lambda _waiting: None,
         checkpoint: Callable[[str], None] = no_checkpoint,
     ) -> None:
         """`owner` names this controller and no other that may be alive: one that comes back under
         the name of a dead one takes up its lease at once. `installation` keeps the machines of two
         control planes apart that share a cloud account; `reachable_since` is when agents could
         first reach this control plane again. Is it not `alone`, others answer agents, and that this
-        process slept says nothing of them."""
+        process slept says nothing of them. `send` is given the messages that wait, if any do."""
         self._service = service
         self._store = service.store
         self._eyes = eyes
@@ -124,6 +127,7 @@ class Reconciler:
         self._installation = installation
         self._reachable_since = reachable_since
         self._alone = alone
+        self._send = send
         self._checkpoint = checkpoint
         self._turn = threading.Lock()
         self._last_told: dict[str, str] = {}
@@ -153,6 +157,8 @@ class Reconciler:
             ticks = [self._guarded(each, shared, rests) for each in self._in_turn(shared)]
             self._looked_at = self._now()
             self.figures.look((self._looked_at - began).total_seconds())
+            if shared.deliveries:
+                self._send(shared.deliveries)
             return ticks
 
     def _in_turn(self, shared: Shared) -> Sequence[AutoscalerRecord]:
@@ -357,6 +363,8 @@ class Reconciler:
                 snapshot=json.dumps(to_json(decision.snapshot)),
             )
         )
+        if tell_of_plan(self._store, decision.record.policy, decision.plan):
+            self._service.changed()
 
     def _remove(self, record: AutoscalerRecord) -> None:
         """Forget an autoscaler of which nothing is left."""

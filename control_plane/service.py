@@ -5,10 +5,12 @@ store. Every call is one step that may be repeated; none of them talks to a clou
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from difflib import get_close_matches
 
+from control_plane.alerts import tell_of_job
 from control_plane.core.job_ids import id_for
 from control_plane.core.lifecycle import DEAD_LETTERS, JOB_ENDED
 from control_plane.core.model import (
@@ -90,10 +92,8 @@ class Service:
         """Take a job and say whether it is new. Raises `NotFound` for an unknown queue or job it
         depends on, and `Refused` for a job that no pool of its queue can ever run, or that depends
         on one that failed."""
-        policy = self._policy_or_hint(submission.queue)
-        spec = replace(submission.spec, need=self.full_need(submission.spec.need, policy))
-        if policy is not None:
-            self._refuse_the_impossible(spec.need, policy[0], policy[1])
+        need = self.full_need_in(submission.queue, submission.spec.need)
+        spec = replace(submission.spec, need=need)
         now = self.clock.now()
         job, is_new = self.store.job_enqueue(
             Job(
@@ -235,8 +235,18 @@ class Service:
             self.note("job", job.id, f"{final}: {why.sentence}", code=why.code)
         else:
             done = self.store.job_finish(job.id, epoch, ending, state=final, now=now)
+        self.ended(done)
         self.changed()
         return done
+
+    def ended(self, job: Job) -> None:
+        """Tell of a job that has ended without success, where its document wants that told."""
+        if job.state not in DEAD_LETTERS:
+            return
+        with suppress(NotFound):  # its queue is gone
+            policy = self.policy_of(job.queue)
+            if policy is not None:
+                tell_of_job(self.store, policy[1], job, self.clock.now())
 
     # ---------------------------------------------------------------------------- queues
 
@@ -364,6 +374,15 @@ class Service:
         """A document or a queue was changed by this process: look at it anew."""
         self._autoscalers.forget()
         self._queues.forget()
+
+    def full_need_in(self, queue: str, need: Need) -> Need:
+        """`full_need` by the policy of a queue. Raises `NotFound` for an unknown one, and `Refused`
+        where no pool of it can ever run such a job."""
+        policy = self._policy_or_hint(queue)
+        full = self.full_need(need, policy)
+        if policy is not None:
+            self._refuse_the_impossible(full, policy[0], policy[1])
+        return full
 
     @staticmethod
     def full_need(need: Need, policy: tuple[QueuePolicy, Autoscaler] | None) -> Need:

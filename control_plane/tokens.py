@@ -15,6 +15,8 @@ from control_plane.errors import Denied
 
 NONCE_DIGITS = 10
 """The longest nonce that all three clouds sign: Azure's documents take ten digits."""
+ID_MAX = 200
+"""Characters of a machine's id, as in what agents send (`api/messages.py`)."""
 NONCE_S = 300
 """A nonce is good for the rest of its window of time and for the next one."""
 
@@ -57,8 +59,12 @@ class MachineTokens:
 
     @staticmethod
     def machine_id(token: str) -> str:
-        """Which machine a session token claims to be; proves nothing yet."""
-        return token.partition(".")[0]
+        """Which machine a session token claims to be; proves nothing yet. Raises `Denied` for what
+        no machine can be called: not every store can be asked for that."""
+        name = token.partition(".")[0]
+        if not 0 < len(name) <= ID_MAX:
+            raise Denied("this is not the session of a machine")
+        return name
 
     def check_session(self, machine: Machine, token: str) -> None:
         """Raise `Denied` unless this is the session of the agent registered for the machine."""

@@ -42,6 +42,9 @@ from control_plane.stores.sqlite import SqliteStore
 from control_plane.sweep import Sweeper
 from control_plane.system import LivePrices, SystemClock, TimeOrderedIds
 from control_plane.tokens import MachineTokens
+from control_plane.webhooks.courier import Aside, Courier
+from control_plane.webhooks.post import Post
+from control_plane.webhooks.secrets import EnvironmentSecrets
 from providers.catalog.loader import load_offers
 from providers.local.provider import LocalProvider
 
@@ -79,6 +82,7 @@ class ControlPlane:
     local: LocalProvider
     reconciler: Reconciler
     changes: Changes
+    alerts: Aside
     admin_token: str = field(repr=False)
     notices_token: str = field(repr=False)
     """Of AWS and Azure, when they tell that they take a machine."""
@@ -140,6 +144,9 @@ def embedded(
         pool,
         checkpoint,
     )
+    cursor_secret = hashlib.sha256(b"cursors" + secret).digest()
+    courier = Courier(store, clock, EnvironmentSecrets(), Post(local=True), secret=cursor_secret)
+    alerts = Aside(courier)
     reconciler = Reconciler(
         service,
         eyes,
@@ -149,6 +156,7 @@ def embedded(
         owner=f"embedded-{installation}",
         installation=f"orchctl-{installation}",
         reachable_since=clock.now(),
+        send=alerts.attend,
         checkpoint=checkpoint,
     )
     pruner = Pruner(store, blobs, clock, keep=settings.keep)
@@ -183,7 +191,7 @@ def embedded(
                 server_id=installation,
                 admin_token_hash=hashlib.sha256(admin_token.encode()).hexdigest(),
                 notices_token_hash=hashlib.sha256(notices_token.encode()).hexdigest(),
-                cursor_secret=hashlib.sha256(b"cursors" + secret).digest(),
+                cursor_secret=cursor_secret,
                 version=version("orchctl"),
                 installation=f"orchctl-{installation}",
                 allowed_hosts=("127.0.0.1", "localhost", "[::1]", *_host(public_url)),
@@ -205,6 +213,7 @@ def embedded(
         local=local,
         reconciler=reconciler,
         changes=changes,
+        alerts=alerts,
         admin_token=admin_token,
         notices_token=notices_token,
     )

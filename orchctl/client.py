@@ -9,21 +9,25 @@ Every call raises a class of `orchctl.errors`; listings are iterators that fetch
 
 from __future__ import annotations
 
+import io
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
 from control_plane.core.access import Federation
+from control_plane.core.alerts import Delivery
 from control_plane.core.codec import from_json
+from control_plane.core.hooks import Hook
 from control_plane.core.lifecycle import JOB_ENDED
 from control_plane.core.model import Artifact, Attempt, Event, JobState
 from orchctl import contexts
 from orchctl.errors import NotFound
-from orchctl.http import Transport, not_understood, parsed
+from orchctl.http import TRANSFER_S, Transport, not_understood, parsed
 from orchctl.views import (
     AutoscalerView,
     CostReport,
@@ -49,10 +53,15 @@ if TYPE_CHECKING:
 
     from orchctl.capture import Captured
 
+ASK_ABOVE_BYTES = 2**20
+"""An archive as small as this any server takes in one request; for a larger one it is asked where
+to put it."""
 LOG_CHUNK_BYTES = 1_000_000
 FOLLOW_PAUSE_S = 1.0
 WAIT_STEP_S = 20.0
 """One long poll: below the half minute after which gateways give up on a silent request."""
+WAIT_PAUSE_MAX_S = 10.0
+"""Between two polls that were answered at once; the first pauses are shorter."""
 
 T = TypeVar("T")
 
@@ -82,6 +91,7 @@ class Client:
         self.machines = Machines(self.transport)
         self.tokens = Tokens(self.transport)
         self.federations = Federations(self.transport)
+        self.hooks = Hooks(self.transport)
         self._sleep = sleep
 
     def __enter__(self) -> Client:
@@ -194,6 +204,48 @@ class Federations:
     def remove(self, name: str) -> None:
         """Take its word no more. Raises `NotFound`."""
         self._transport.request("DELETE", _path("federations", name))
+
+
+class Hooks:
+    """Webhooks: jobs that others start, and alerts that were sent."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def list(self) -> Iterator[Hook]:
+        """All of them, by name."""
+        return _pages(self._transport, Hook, "/v1/hooks")
+
+    def apply(self, name: str, hook: Mapping[str, Any], *, new: bool) -> Hook:
+        """Make this the hook of that name; a `new` one must not exist yet. Raises `Conflict`,
+        `NotFound` for an unknown queue, `Refused` when no machine could ever run its job."""
+        headers = _expected(0) if new else {}
+        response = self._transport.request("PUT", _path("hooks", name), body=hook, headers=headers)
+        return _read(Hook, parsed(response))
+
+    def address(self, name: str) -> str:
+        """Where its sender is to send."""
+        return self._transport.server + _path("hooks", name)
+
+    def secret(self, name: str) -> str:
+        """What its sender signs with. Raises `NotFound`."""
+        return str(self._transport.get(_path("hooks", name, "secret"))["secret"])
+
+    def rotate(self, name: str) -> Hook:
+        """Give it another secret; the former one is taken for another day. Raises `NotFound`."""
+        return _read(Hook, self._transport.post(_path("hooks", name, "rotate")))
+
+    def remove(self, name: str) -> None:
+        """Take nothing for it any more. Raises `NotFound`."""
+        self._transport.request("DELETE", _path("hooks", name))
+
+    def deliveries(self, *, limit: int = 100) -> Iterator[Delivery]:
+        """Alerts that were sent or are to be, newest first."""
+        return _pages(self._transport, Delivery, "/v1/deliveries", limit=limit)
+
+    def alert_secret(self, target: str) -> str:
+        """What alerts to the receiver that documents name so are signed with."""
+        return str(self._transport.get("/v1/alert-secret", target=target)["secret"])
 
 
 class Autoscalers:
@@ -403,16 +455,9 @@ class Jobs:
 
     def upload(self, source: Captured) -> dict[str, str]:
         """Store a captured directory's archive; returns the `source` of a job."""
-        blob = ""
-        if source.archive:
-            response = self._transport.request(
-                "PUT",
-                f"/v1/blobs/sources/{source.sha256}",
-                content=source.archive,
-                headers={"Content-Type": "application/gzip"},
-                timeout_s=300.0,
-            )
-            blob = str(parsed(response)["blob"])
+        blob = f"sources/{source.sha256}" if source.archive else ""
+        if blob:
+            self._store(f"/v1/blobs/{blob}", source.archive)
         return {
             "kind": source.kind,
             "blob": blob,
@@ -421,6 +466,20 @@ class Jobs:
             "commit": source.commit,
             "summary": source.summary,
         }
+
+    def _store(self, path: str, archive: bytes) -> None:
+        size = len(archive)
+        if size > ASK_ABOVE_BYTES and self._transport.store(
+            f"{path}/upload", {"size_bytes": size}, archive
+        ):
+            return
+        self._transport.request(
+            "PUT",
+            path,
+            content=archive,
+            headers={"Content-Type": "application/gzip"},
+            timeout_s=TRANSFER_S,
+        )
 
     def list(
         self, *, queue: str = "", state: str = "", machine: str = "", page_size: int = 100
@@ -489,8 +548,10 @@ class Jobs:
     def wait(self, job_id: str, *, timeout_s: float | None = None) -> JobView:
         """The job when it has ended, or as it is after `timeout_s`."""
         deadline = math.inf if timeout_s is None else time.monotonic() + timeout_s
+        pause_s = FOLLOW_PAUSE_S
         while True:
-            step = round(max(0.0, min(WAIT_STEP_S, deadline - time.monotonic())), 3)
+            began = time.monotonic()
+            step = round(max(0.0, min(WAIT_STEP_S, deadline - began)), 3)
             response = self._transport.request(
                 "GET",
                 _path("jobs", job_id, "wait"),
@@ -498,8 +559,12 @@ class Jobs:
                 timeout_s=step + 30,
             )
             job = _read(JobView, parsed(response))
-            if job.ended or time.monotonic() >= deadline:
+            now = time.monotonic()
+            if job.ended or now >= deadline:
                 return job
+            if now - began < step / 2:  # where waiting costs money, the server answers at once
+                self._sleep(min(pause_s, deadline - now))
+                pause_s = min(pause_s * 1.5, WAIT_PAUSE_MAX_S)
 
     def log(self, job_id: str, *, offset: int = 0, limit: int = LOG_CHUNK_BYTES) -> LogChunk:
         """A piece of the log, from a byte offset."""
@@ -536,8 +601,21 @@ class Jobs:
 
     def artifact(self, job_id: str, name: str) -> bytes:
         """One of these files."""
-        path = _path("jobs", job_id, "artifacts") + "/" + quote(name)
-        return self._transport.request("GET", path, timeout_s=300.0).content
+        file = io.BytesIO()
+        self._transport.download(_artifact_path(job_id, name), file)
+        return file.getvalue()
+
+    def download(self, job_id: str, name: str, to: Path) -> None:
+        """Write one of these files, of any size, to `to`, whose folder is made when missing. What
+        is there is replaced once all of the new file has come."""
+        to.parent.mkdir(parents=True, exist_ok=True)
+        part = to.with_name(f".{to.name[:50]}.part")
+        try:
+            with part.open("wb") as file:
+                self._transport.download(_artifact_path(job_id, name), file)
+            part.replace(to)
+        finally:
+            part.unlink(missing_ok=True)
 
 
 class Machines:
@@ -577,6 +655,10 @@ class Machines:
 
 def _path(*parts: str) -> str:
     return "/v1/" + "/".join(quote(part, safe="") for part in parts)
+
+
+def _artifact_path(job_id: str, name: str) -> str:
+    return f"{_path('jobs', job_id, 'artifacts')}/{quote(name)}"
 
 
 def _expected(version: int) -> dict[str, str]:

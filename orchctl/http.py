@@ -7,12 +7,13 @@ import secrets
 import time
 import uuid
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, BinaryIO, TypeVar
 
 import httpx2
 
 from orchctl import version
 from orchctl.errors import BY_CODE, BY_STATUS, Detail, OrchctlError, Unavailable
+from orchctl.storage import Storage
 
 ATTEMPTS = 5
 """Tries of one request: with the pauses below they bridge a restart of the server (about 3 s)."""
@@ -23,6 +24,11 @@ PAUSE_FIRST_S = 0.2
 PAUSE_MAX_S = 10.0
 """Also bounds what a `Retry-After` can make us wait before each try."""
 TIMEOUT = httpx2.Timeout(30.0, connect=5.0)
+TRANSFER_S = 300.0
+"""For a request or an answer of many bytes."""
+
+A = TypeVar("A")
+T = TypeVar("T")
 
 _TRY_AGAIN = frozenset({429, 500, 502, 503, 504})
 _NEVER_SENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout)
@@ -55,6 +61,7 @@ class Transport:
             headers["Authorization"] = f"Bearer {token}"
         self.server = server
         self._sleep = sleep
+        self._storage = Storage(transport)
         self._http = httpx2.Client(
             base_url=server,
             headers=headers,
@@ -111,6 +118,45 @@ class Transport:
         if response.is_error:
             raise problem(response)
         return response
+
+    def store(self, ask: str, query: Mapping[str, object], content: bytes) -> bool:
+        """Put bytes where a GET of the path `ask` says; False, and nothing is done, when it says
+        that the server takes them itself. Raises as `request`, and `Refused`."""
+
+        def put(to: Mapping[str, Any]) -> bool:
+            if to["url"]:
+                self._storage.put(to["url"], content, to["headers"])
+            return bool(to["url"])
+
+        return self._insist(lambda: self.get(ask, **query), put)
+
+    def download(self, path: str, into: BinaryIO) -> None:
+        """Write what a GET answers into an empty file, from wherever the server says it is. Raises
+        as `request`, and `Refused`."""
+
+        def write(answer: httpx2.Response) -> None:
+            if answer.status_code == 200:
+                into.write(answer.content)
+                return
+            if answer.status_code != 307:
+                raise not_understood(f"it answered {answer.status_code} to {path}")
+            into.seek(0)
+            into.truncate()
+            self._storage.get(answer.headers["Location"], into)
+
+        self._insist(lambda: self.request("GET", path, timeout_s=TRANSFER_S), write)
+
+    def _insist(self, ask: Callable[[], A], act: Callable[[A], T]) -> T:
+        """Do something with an answer, and with a new one as long as the storage cannot be had."""
+        for attempt in range(1, ATTEMPTS + 1):
+            answer = ask()
+            try:
+                return act(answer)
+            except Unavailable:
+                if attempt == ATTEMPTS:
+                    raise
+            self._sleep(pause(attempt, ""))
+        raise AssertionError("the last attempt returns or raises")
 
     def _send(self, request: httpx2.Request) -> httpx2.Response:
         for attempt in range(1, IN_FLIGHT_ATTEMPTS + 1):

@@ -34,6 +34,7 @@ COMMANDS = {
     "events": "What happened, and who did it.",
     "token": "Tokens of people and programs: create, list, revoke.",
     "federation": "CI systems that come in without a stored token.",
+    "hook": "Webhooks: jobs that others start, and alerts that were sent.",
     "context": "Which servers there are, and which one is in use.",
     "server": "The server: its state, its events, backup, moving to another store.",
     "sweep": "Find and remove what machines left at their clouds.",

@@ -3,32 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
 from typing import Any
 
-from fastapi import APIRouter, FastAPI
+from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic import TypeAdapter
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from control_plane.api import auth, problems
+from control_plane.api import problems
 from control_plane.api.deps import ApiDeps, ApiSettings
 from control_plane.api.edge import Edge
 from control_plane.api.hot import Hot, is_hot
 from control_plane.api.idempotency import Idempotency
-from control_plane.api.routes import (
-    access,
-    agent,
-    autoscalers,
-    costs,
-    events,
-    health,
-    jobs,
-    machines,
-    notices,
-    queues,
-)
+from control_plane.api.late import Late, fill
+from control_plane.api.routes import agent, notices
 
 __all__ = ["ApiDeps", "ApiSettings", "bare_app", "create_app"]
 
@@ -36,23 +25,6 @@ TITLE = "orchctl"
 API_VERSION = "1"
 """Of the interface, not of the program: a release that changes nothing here keeps it."""
 OPENAPI_PATH = "/v1/openapi.json"
-
-_ROUTERS = (
-    health.router,
-    autoscalers.router,
-    queues.router,
-    jobs.router,
-    machines.router,
-    costs.router,
-    events.router,
-    access.router,
-    auth.router,
-)
-_PROBLEM = {"$ref": "#/components/schemas/Problem"}
-_REFUSALS: dict[int | str, dict[str, Any]] = {
-    status: {"description": words, "content": {problems.MEDIA_TYPE: {"schema": _PROBLEM}}}
-    for status, words in (("4XX", "Refused; the body says why."), ("5XX", "Try again later."))
-}
 
 
 class App(FastAPI):
@@ -68,13 +40,16 @@ class App(FastAPI):
             await super().__call__(scope, receive, send)
 
 
-def create_app(deps: ApiDeps) -> FastAPI:
-    """The app of one server."""
+def create_app(deps: ApiDeps, *, late: bool = False) -> FastAPI:
+    """The app of one server. With `late` what people look at is loaded when somebody does: where
+    each start is paid for, and nearly all requests are agents'."""
     app = bare_app()
     app.state.deps = deps
     app.hot = Hot(deps)
     if deps.mount_dashboard is not None:
         deps.mount_dashboard(app, deps)
+    if not late:
+        fill(app.router)
     # What is added last comes first.
     app.add_middleware(Idempotency, deps.store, deps.clock)
     app.add_middleware(Edge, deps)
@@ -90,26 +65,24 @@ def bare_app() -> App:
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
-        routes=[*_routes()],
+        # Tried in order, and nearly every request is an agent's.
+        routes=[*agent.ROUTES, *notices.ROUTES],
     )
+    app.router.routes.append(Late(app.router, _people, wants=lambda _: True))
     problems.install(app)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     return app
 
 
-@cache
-def _routes() -> Sequence[BaseRoute]:
-    """One set for all apps of a process: the framework works out their parameters at first use,
-    which takes a hundred times longer than a request."""
-    router = APIRouter(responses=_REFUSALS)
-    for each in _ROUTERS:
-        router.include_router(each)
-    # Routes are tried in order, and nearly every request is an agent's.
-    return [*agent.ROUTES, *notices.ROUTES, *router.routes]
+def _people() -> Sequence[BaseRoute]:
+    from control_plane.api.people import routes
+
+    return routes()
 
 
 def _openapi(app: FastAPI) -> dict[str, Any]:
     if app.openapi_schema is None:
+        fill(app.router)
         schema = get_openapi(
             title=app.title,
             version=app.version,

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from typing import Annotated
 from urllib.parse import urlsplit
 
-from fastapi import APIRouter, Query
 from starlette.requests import Request
-from starlette.responses import RedirectResponse, Response
 
 from control_plane.access.entrance import Access
 from control_plane.access.who import ADMIN, Identity
-from control_plane.api.deps import ApiDeps, ApiSettings, Deps
+from control_plane.api.deps import ApiSettings
 from control_plane.api.problems import Unauthenticated
 from control_plane.errors import Denied
 from control_plane.ports import Clock
@@ -124,41 +121,6 @@ def bearer_token(header: str) -> str:
     if scheme.lower() != "bearer" or not token.strip():
         raise Unauthenticated("send `Authorization: Bearer <token>`")
     return token.strip()
-
-
-router = APIRouter()
-
-
-@router.get("/login", include_in_schema=False)
-def login(
-    request: Request, deps: Deps, token: Annotated[str, Query(max_length=4096)] = ""
-) -> Response:
-    """Turn a token into the dashboard's session cookie."""
-    auth = Auth(deps.settings, deps.clock, deps.access)
-    identity = _logged_in(auth, deps, request, token)
-    answer = RedirectResponse("/", 303)
-    answer.set_cookie(
-        COOKIE,
-        auth.new_session("" if identity is ADMIN else identity.key),
-        max_age=SESSION_S,
-        httponly=True,
-        samesite="strict",
-        secure=request.url.scheme == "https",
-    )
-    return answer
-
-
-def _logged_in(auth: Auth, deps: ApiDeps, request: Request, token: str) -> Identity:
-    deps.failures.check(sender_of(request), token)
-    try:
-        identity = auth.check_token(token)
-    except Unauthenticated:
-        if token:
-            deps.failures.failed(sender_of(request))
-        raise
-    if identity.key.startswith("ci "):
-        raise Unauthenticated("a session of a CI system is none for a browser")
-    return identity
 
 
 def _digest(token: str) -> bytes:

@@ -14,6 +14,7 @@ import secrets
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache
+from ipaddress import IPv6Address
 
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
@@ -27,7 +28,7 @@ from control_plane.api import problems, roles
 from control_plane.api.auth import Auth, credential_of, sender_of
 from control_plane.api.deps import ApiDeps
 from control_plane.api.limits import REQUESTS, Counts
-from control_plane.api.problems import Misdirected, TooLarge, Unauthenticated
+from control_plane.api.problems import Malformed, Misdirected, TooLarge, Unauthenticated
 from control_plane.api.roles import Found, Of
 from control_plane.core.access import Role
 from control_plane.core.model import AUDIT, Event
@@ -43,15 +44,20 @@ stand before there can be one."""
 NOTICES = "/v1/notices/"
 """Below it, the route itself asks for what a cloud's service proves itself by."""
 
+HOOKS = "/v1/hooks/"
+"""A POST to a hook itself, one name below it, asks for the signature of its sender."""
+
 NOTICES_MAX_BYTES = 2**20
 """Event Grid delivers a megabyte at a time at most, the others less."""
+HOOKS_MAX_BYTES = 2**20
+"""GitHub sends a few dozen KiB; what is larger names more than a thousand commits."""
 SESSIONS_MAX_BYTES = 2**16
 """Strangers may send this much; a token is read before anything else is known of its sender."""
 JSON_MAX_BYTES = 10 * 2**20
 BYTES_MAX_BYTES = 64 * 2**20
 """Of a source archive, an artifact or a piece of a log: held in memory while it is stored."""
 
-_HOST = re.compile(r"(\[[0-9a-f:.]+\]|[^\[\]:]+)(?::[0-9]*)?")
+_HOST = re.compile(r"(\[(?P<ipv6>[0-9a-f:.]+)\]|[a-z0-9._-]+)(?::[0-9]*)?")
 
 HEADERS = (
     (
@@ -109,7 +115,7 @@ class Edge:
         self._hosts.check(headers.get("host", ""))
         state = scope.setdefault("state", {})
         state["actor"], state["told"] = "", False
-        if not _is_open(scope["path"]):
+        if not _is_open(scope):
             visit.answer.more.append((REQUEST_ID, visit.id.encode()))
             identity = await self._identity(Request(scope))
             state["identity"], state["actor"] = identity, identity.actor
@@ -170,7 +176,7 @@ class Edge:
 
     def _log_refusal(self, visit: _Visit, error: Exception | None) -> None:
         request = Request(visit.scope)
-        is_stranger = isinstance(error, Unauthenticated) and not _is_open(visit.scope["path"])
+        is_stranger = isinstance(error, Unauthenticated) and not _is_open(visit.scope)
         if is_stranger and not credential_of(request):
             return
         actor = visit.identity.actor if visit.identity else ""
@@ -240,12 +246,16 @@ class Hosts:
         self._allowed = frozenset(host.lower() for host in allowed)
 
     def check(self, host: str) -> None:
-        """Raise `Misdirected` for a `Host` header that names another server."""
-        if self._allowed and _host_name(host) not in self._allowed:
+        """Raise `Misdirected` for a `Host` header that names another server, and `Malformed` for
+        one that names none: it becomes part of an address that is taken apart again."""
+        name = _host_name(host)
+        if self._allowed and name not in self._allowed:
             raise Misdirected(
                 "this server does not answer to that host name",
                 fix="use the address that the server printed when it started",
             )
+        if host and not name:
+            raise Malformed("the `Host` header names no host")
 
 
 def check_length(announced: str, limit: int) -> None:
@@ -298,14 +308,22 @@ def _refusal(request: Request, error: Exception) -> Response:
     return problems.unexpected(error_id)
 
 
-def _is_open(path: str) -> bool:
-    return path in PUBLIC or path.startswith((AGENTS, NOTICES))
+def _is_open(scope: Scope) -> bool:
+    path: str = scope["path"]
+    return path in PUBLIC or path.startswith((AGENTS, NOTICES)) or is_hook(scope["method"], path)
+
+
+def is_hook(method: str, path: str) -> bool:
+    """Whether this is somebody's webhook."""
+    return method == "POST" and path.startswith(HOOKS) and "/" not in path[len(HOOKS) :]
 
 
 def body_limit(path: str) -> int:
     """How many bytes the body of a request for this path may have."""
     if path.startswith(NOTICES):
         return NOTICES_MAX_BYTES
+    if path.startswith(HOOKS):
+        return HOOKS_MAX_BYTES
     if path == SESSIONS:
         return SESSIONS_MAX_BYTES
     raw = path.startswith(("/v1/blobs/", f"{AGENTS}jobs/"))
@@ -337,7 +355,17 @@ def too_large(limit: int) -> TooLarge:
 def _host_name(host: str) -> str:
     """The name in a `Host` header, without the port; empty when it is none."""
     found = _HOST.fullmatch(host.lower())
-    return found[1] if found else ""
+    if found is None or (found["ipv6"] and not _is_ipv6(found["ipv6"])):
+        return ""
+    return found[1]
+
+
+def _is_ipv6(text: str) -> bool:
+    try:
+        IPv6Address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _wants_page(request: Request) -> bool:

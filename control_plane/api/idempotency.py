@@ -20,7 +20,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from control_plane.api.edge import AGENTS, NOTICES, SESSIONS
+from control_plane.api.edge import AGENTS, NOTICES, SESSIONS, is_hook
 from control_plane.api.problems import KeyInFlight, KeyReused
 from control_plane.errors import InvalidInput
 from control_plane.ports import Clock, Store, StoredAnswer
@@ -136,7 +136,7 @@ def _concerns(scope: Scope) -> bool:
     path: str = scope["path"]
     if scope["method"] != "POST" or path == SUBMIT or path.startswith((AGENTS, NOTICES)):
         return False
-    if path in SECRETS:
+    if path in SECRETS or is_hook("POST", path):
         return False
     return bool(Headers(scope=scope).get(HEADER))
 

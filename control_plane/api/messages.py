@@ -28,6 +28,7 @@ NOTICE_MAX_S = 86_400.0
 
 _OUTCOMES = ("succeeded", "failed", "cancelled", "returned", "interrupted")
 _NAME = re.compile(r"[\x21-\x7e]{1,200}")
+_SHA256 = re.compile("[0-9a-f]{64}")
 
 M = TypeVar("M")
 
@@ -174,6 +175,10 @@ def _check_meaning(found: object) -> None:
             _check_not_negative([found.seconds_left])
             if found.seconds_left > NOTICE_MAX_S:
                 raise ValueError("a notice is at most a day ahead")
+        case wire.Upload():
+            _check_not_negative([found.epoch, found.size_bytes])
+            if not _SHA256.fullmatch(found.sha256):
+                raise ValueError("a SHA-256 is 64 digits of lower-case hex")
         case wire.Finished():
             _check_finished(found)
 

@@ -41,6 +41,7 @@ from control_plane.config.units import (
     parse_memory_mib,
 )
 from control_plane.core.access import Federation, Grant, Role, Rule
+from control_plane.core.hooks import Hook
 from control_plane.core.model import JobSpec, Need, Source
 from control_plane.errors import InvalidInput
 from control_plane.ports import Place
@@ -314,6 +315,60 @@ class FederationRequest(_Input):
             rules=tuple(each.rule() for each in self.rules),
             session_s=session_s,
             jwks_uri=self.jwks_uri,
+            applied_at=now,
+            applied_by=actor,
+        )
+
+
+EventName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,100}$")]
+_Patterns = Annotated[list[Pattern], Field(max_length=50)]
+
+
+class HookRequest(_Input):
+    """A webhook that comes in, and the job it starts."""
+
+    on: Annotated[
+        list[EventName],
+        Field(
+            min_length=1,
+            max_length=50,
+            description="Events, such as `push`; with their action: `release.published`.",
+        ),
+    ]
+    repositories: _Patterns = Field(
+        default_factory=list, description="`acme/vision`, `acme/*`; empty = any."
+    )
+    refs: _Patterns = Field(
+        default_factory=list,
+        description="`refs/heads/main`, `refs/tags/**`; empty = any.",
+    )
+    job: Annotated[
+        JobRequest, Field(description="Without `source`, `owner`, `not_before` and `depends_on`.")
+    ]
+
+    @model_validator(mode="after")
+    def _repeatable(self) -> HookRequest:
+        for name in ("source", "owner", "not_before", "depends_on"):
+            if getattr(self.job, name):
+                raise PydanticCustomError(
+                    "hook", "the job of a hook takes no `{name}`", {"name": name}
+                )
+        return self
+
+    def hook(self, name: str, *, now: datetime, actor: str) -> Hook:
+        """The same as the model's noun; `Hooks.apply` gives it its id."""
+        wanted = self.job.submission("")
+        return Hook(
+            name=name,
+            id="",
+            on=tuple(self.on),
+            repositories=tuple(self.repositories),
+            refs=tuple(self.refs),
+            queue=wanted.queue,
+            spec=wanted.spec,
+            job_name=wanted.name,
+            labels=wanted.labels,
+            priority=wanted.priority,
             applied_at=now,
             applied_by=actor,
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from decimal import Decimal
 from types import MappingProxyType
@@ -17,7 +17,9 @@ from control_plane.api.etags import etag
 from control_plane.config.diff import Change
 from control_plane.config.findings import Finding
 from control_plane.core.access import ApiToken, Federation, Role
+from control_plane.core.alerts import Delivery
 from control_plane.core.codec import from_json, to_json
+from control_plane.core.hooks import Hook
 from control_plane.core.model import Cooldown, Job, Machine, Offer, QueueStats
 from control_plane.core.plan import Plan
 from control_plane.core.policy import AutoscalerRecord
@@ -28,6 +30,8 @@ V = TypeVar("V")
 
 AutoscalerView = AutoscalerRecord
 FederationView = Federation
+HookView = Hook
+DeliveryView = Delivery
 NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
 
@@ -186,6 +190,16 @@ class StoredBlob:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class UploadView:
+    """Where to PUT certain bytes."""
+
+    url: str = ""
+    """Good for some minutes, and without a token; empty = the API takes them itself."""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """To be sent along as they are."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Health:
     """That the server answers, and which one it is."""
 
@@ -245,6 +259,23 @@ class NewToken:
     token: str
     """Shown this once, and kept nowhere."""
     record: TokenView
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SecretView:
+    """What signs webhooks; derived anew whenever it is asked for, and kept nowhere."""
+
+    secret: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HookAnswer:
+    """What came of a webhook."""
+
+    job: str = ""
+    """The id of the job it started, now or when it came before; empty = none."""
+    ignored: str = ""
+    """Why it started none."""
 
 
 # ------------------------------------------------------------------------------------ sending

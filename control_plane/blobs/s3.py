@@ -8,20 +8,25 @@ first name that a listing shows is the end of the blob, however long it is.
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from itertools import takewhile
 from typing import Any
+from urllib.parse import quote
 
 import botocore.session
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from control_plane.blobs import keys
-from control_plane.errors import Conflict, NotFound, Unavailable
-from control_plane.ports import Blobs
+from control_plane.errors import Conflict, InvalidInput, NotFound, Unavailable
+from control_plane.ports import Blobs, Presigned, Upload
+
+PUT_MAX_BYTES = 5 * 2**30
+"""Of one PutObject. Source: Amazon S3 User Guide, "Uploading objects"."""
 
 _HIGHEST = (1 << 48) - 1
 _PART = "/.part-"
@@ -37,7 +42,10 @@ def connect(*, region: str = "", endpoint_url: str = "", **credentials: str) -> 
         connect_timeout=5,
         read_timeout=20,
         max_pool_connections=32,
-        s3={"addressing_style": "path" if endpoint_url else "auto"},
+        # Else addresses for others are signed in an old way, which no header takes part in, and
+        # name the global endpoint, which redirects while a bucket is young.
+        signature_version="s3v4",
+        s3={"addressing_style": "path" if endpoint_url else "virtual"},
     )
     return botocore.session.get_session().create_client(
         "s3",
@@ -129,6 +137,34 @@ class S3Blobs:
         found = self._call("list_objects_v2", Prefix=key, MaxKeys=1).get("Contents", ())
         return next((int(each["Size"]) for each in found if each["Key"] == key), 0)
 
+    # --------------------------------------------------------------------- `ports.Presigned`
+
+    def sign_upload(self, key: str, *, size: int, sha256: str, expires_s: int) -> Upload:
+        keys.check(key)
+        if size > PUT_MAX_BYTES:
+            raise InvalidInput(f"one blob has at most {PUT_MAX_BYTES // 2**30} GiB")
+        digest = base64.b64encode(bytes.fromhex(sha256)).decode()
+        url = self._sign(
+            "put_object", expires_s, Key=key, ContentLength=size, ChecksumSHA256=digest
+        )
+        # Both are signed, so whoever sends others is refused; and S3 compares what it receives.
+        return Upload(
+            url=url, headers={"Content-Length": str(size), "x-amz-checksum-sha256": digest}
+        )
+
+    def sign_download(self, key: str, *, name: str, expires_s: int) -> str:
+        keys.check(key)
+        # The form of RFC 8187, in which a name may hold anything.
+        shown = f"attachment; filename*=UTF-8''{quote(name, safe='')}"
+        return self._sign("get_object", expires_s, Key=key, ResponseContentDisposition=shown)
+
+    def _sign(self, action: str, expires_s: int, **parameters: Any) -> str:
+        with _answering(action):
+            url: str = self._client().generate_presigned_url(
+                action, Params={"Bucket": self._bucket, **parameters}, ExpiresIn=expires_s
+            )
+            return url
+
     # ------------------------------------------------------------------------------ parts
 
     def _appended(self, key: str) -> int:
@@ -173,6 +209,7 @@ class S3Blobs:
 
 
 _: type[Blobs] = S3Blobs
+__: type[Presigned] = S3Blobs
 
 
 class _Taken(Exception):

@@ -135,15 +135,8 @@ def _by_urgency(snapshot: Snapshot) -> list[QueuePolicy]:
         if queue.name not in snapshot.queues_paused
     ]
     return sorted(
-        served, key=lambda q: (-aged_priority(q, oldest.get(q.name), snapshot.now), q.name)
+        served, key=lambda q: (-q.aged_priority(oldest.get(q.name), snapshot.now), q.name)
     )
-
-
-def aged_priority(queue: QueuePolicy, oldest_at: datetime | None, now: datetime) -> int:
-    """A queue's priority, one step higher each time its longest waiter has waited `ageing_s`."""
-    if oldest_at is None:
-        return queue.priority
-    return queue.priority + int((now - oldest_at).total_seconds() // queue.ageing_s)
 
 
 def _groups(snapshot: Snapshot, queue: QueuePolicy) -> list[WaitingGroup]:

@@ -179,6 +179,12 @@ class QueuePolicy:
     max_running_per_owner: int | None = None
     """The same for the jobs of any one owner."""
 
+    def aged_priority(self, oldest_at: datetime | None, now: datetime) -> int:
+        """Its priority, one step higher each time its longest waiter has waited `ageing_s`."""
+        if oldest_at is None:
+            return self.priority
+        return self.priority + int((now - oldest_at).total_seconds() // self.ageing_s)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Budget:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated
 
-from fastapi import APIRouter, FastAPI, Query, Request
+from fastapi import APIRouter, Query, Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
+from starlette.routing import BaseRoute
 
 from control_plane.dashboard import web
 from control_plane.dashboard.actions import Actions
@@ -24,16 +25,15 @@ from control_plane.reports.costs import to_csv
 Many = Annotated[list[str], Query(default_factory=list)]
 
 
-def mount(app: FastAPI, deps: Deps) -> None:
-    """Add the dashboard's pages, forms and static files to an app. Whose requests they answer is
-    decided by the app's own edge, which leaves the sender's name in `request.state.actor`."""
+def routes(deps: Deps) -> Sequence[BaseRoute]:
+    """The dashboard's pages, forms and static files."""
     router = APIRouter(route_class=web.PageRoute, include_in_schema=False)
     router.add_api_route("/assets/{digest}/{name}", web.asset, methods=["GET"])
     router.add_api_route("/favicon.ico", _icon, methods=["GET"])
     for path, view in Views(deps).routes().items():
         router.add_api_route(path, view, methods=["GET"], response_model=None)
     Actions(deps).register(router)
-    app.include_router(router)
+    return router.routes
 
 
 class Views:

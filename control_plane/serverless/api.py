@@ -3,35 +3,46 @@ HTTP API."""
 
 from __future__ import annotations
 
-import hashlib
+from control_plane.serverless import cold  # isort: split
+
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
 from mangum import Mangum
+from mangum.handlers.api_gateway import HTTPGateway
 
 from agent_bootstrap.bundle import bundle
 from control_plane.access.entrance import Access
 from control_plane.access.oidc import Issuers
 from control_plane.agents import Agents, AgentSettings
+from control_plane.api import problems
 from control_plane.api.app import create_app
 from control_plane.api.deps import ApiDeps, ApiSettings
+from control_plane.api.edge import HEADERS
+from control_plane.api.problems import Malformed
 from control_plane.clouds import cloud_sources, cloud_verifiers
 from control_plane.dashboard import mount
+from control_plane.direct import Direct
 from control_plane.fleet import Fleet
 from control_plane.identity.web import Web
 from control_plane.interruptions import Interruptions
-from control_plane.preview import right_now
+from control_plane.serverless.limits import DIRECT_ABOVE_BYTES, LOG_PIECE_BYTES
 from control_plane.serverless.settings import ServerlessSettings
-from control_plane.serverless.shared import kept_secret
+from control_plane.serverless.shared import cursor_secret, kept_secret
 from control_plane.serverless.telling import Telling
 from control_plane.serverless.waking import wake
 from control_plane.serverless.wiring import Parts, parts
 from control_plane.tokens import MachineTokens
 
 if TYPE_CHECKING:
-    from mangum.types import LambdaContext
+    from mangum.types import LambdaContext, Scope
+
+    from control_plane.core.policy import Autoscaler
 
 POLL_S = 20.0
 POLL_LONGEST_S = 90.0
@@ -45,7 +56,15 @@ def app(has: Parts) -> FastAPI:
     secret = kept_secret(has.table)
     web = Web()
     service = has.service(has.bell(lambda: wake(settings.reconcile_function)).ring)
-    eyes = has.eyes({})
+    eyes = cache(lambda: has.eyes({}))
+
+    def preview(policy: Autoscaler) -> str:
+        # The planner is imported when somebody asks what a change would do.
+        from control_plane.preview import right_now
+
+        return right_now(eyes(), has.clock, policy)
+
+    direct = Direct(storage=has.blobs, above_bytes=DIRECT_ABOVE_BYTES)
     return create_app(
         ApiDeps(
             store=has.store,
@@ -59,6 +78,7 @@ def app(has: Parts) -> FastAPI:
                 has.timing,
                 AgentSettings(wait_s=0, poll_s=POLL_S, poll_longest_s=POLL_LONGEST_S),
                 cloud_verifiers(web, now, settings.public_url),
+                direct,
             ),
             fleet=Fleet(service),
             access=Access(
@@ -75,26 +95,60 @@ def app(has: Parts) -> FastAPI:
                 server_id=settings.installation,
                 admin_token_hash=settings.admin_token_sha256,
                 notices_token_hash=settings.notices_token_sha256,
-                cursor_secret=hashlib.sha256(b"cursors" + secret).digest(),
+                cursor_secret=cursor_secret(secret),
                 version=version("orchctl"),
                 installation=has.installation,
+                log_piece_bytes=LOG_PIECE_BYTES,
             ),
+            direct=direct,
             bundle=bundle,
-            preview=lambda policy: right_now(eyes, has.clock, policy),
+            preview=preview,
             mount_dashboard=mount,
-        )
+        ),
+        late=True,
     )
 
 
+class Gateway(HTTPGateway):
+    """Reads an event. Strangers write much of what stands in one, and mangum takes all of it for
+    well-formed: ports for numbers, texts for Unicode, bodies for Base64."""
+
+    @property
+    def scope(self) -> Scope:
+        """Raises `Malformed`."""
+        with _readable():
+            return super().scope
+
+    @property
+    def body(self) -> bytes:
+        """Raises `Malformed`."""
+        with _readable():
+            return super().body
+
+
+@contextmanager
+def _readable() -> Iterator[None]:
+    try:
+        yield
+    except ValueError as error:
+        raise Malformed("the request cannot be read") from error
+
+
 telling = Telling("api")
-asgi = Mangum(app(parts(ServerlessSettings.from_environment())), lifespan="off")
+asgi = Mangum(
+    app(parts(ServerlessSettings.from_environment())), lifespan="off", custom_handlers=[Gateway]
+)
+cold.over()
 
 
 @telling
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     """Answer one request of an HTTP API, payload 2.0."""
     began = time.monotonic()
-    answer = asgi(event, context)
+    try:
+        answer = asgi(event, context)
+    except Malformed as error:
+        answer = _refusal(error)
     asked = event["requestContext"]["http"]
     telling.line(
         "answered",
@@ -104,3 +158,14 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
         milliseconds=round((time.monotonic() - began) * 1000),
     )
     return dict(answer)
+
+
+def _refusal(error: Malformed) -> dict[str, Any]:
+    """The answer to a request that never reaches the app."""
+    told = problems.of_error(error)
+    always = {name.decode(): value.decode() for name, value in HEADERS}
+    return {
+        "statusCode": told.status_code,
+        "headers": {**always, **told.headers},
+        "body": bytes(told.body).decode(),
+    }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from control_plane.serverless import cold  # isort: split
+
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +21,7 @@ telling = Telling("interruption")
 plane = parts(ServerlessSettings.from_environment())
 bell = plane.bell(lambda: wake(plane.settings.reconcile_function))
 interruptions = Interruptions(plane.service(bell.ring), {})
+cold.over()
 
 
 @telling

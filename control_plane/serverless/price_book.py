@@ -6,6 +6,7 @@ import gzip
 import json
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
+from functools import cache
 
 from control_plane.core.codec import from_json, to_json
 from control_plane.core.model import Offer
@@ -26,11 +27,12 @@ class SavedPrices:
     def __init__(
         self,
         blobs: Blobs,
-        providers: Mapping[str, Provider],
+        providers: Callable[[], Mapping[str, Provider]],
         now: Callable[[], datetime],
     ) -> None:
+        """`providers` is called when one is needed first: most of the time all is written down."""
         self._blobs = blobs
-        self._providers = providers
+        self._providers = cache(providers)
         self._now = now
         self._due: datetime | None = None
         self._saved: Mapping[str, Sequence[Offer]] = {}
@@ -46,7 +48,7 @@ class SavedPrices:
         saved = self._saved.get(repr(cloud))
         if saved is not None:
             return saved
-        provider = self._providers.get(cloud.provider)
+        provider = self._providers().get(cloud.provider)
         return provider.offers([]) if provider else ()
 
     def _read(self) -> None:

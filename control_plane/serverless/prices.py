@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from control_plane.serverless import cold  # isort: split
+
 from typing import TYPE_CHECKING, Any
 
 from control_plane.serverless.federation import federated
@@ -20,6 +22,7 @@ providers = federated(plane.settings, plane.clock.now)
 sweeper = Sweeper(
     plane.service(lambda: None), providers, lambda name: f"{plane.installation}-{name}"
 )
+cold.over()
 
 
 @telling

@@ -3,6 +3,8 @@ take one. Two at a time do no harm: who acts holds the store's lease (`lease.py`
 
 from __future__ import annotations
 
+from control_plane.serverless import cold  # isort: split
+
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -13,10 +15,13 @@ from control_plane.execute import Executor, LaunchSettings
 from control_plane.reconcile import Reconciler, Tick
 from control_plane.serverless.federation import federated
 from control_plane.serverless.settings import ServerlessSettings
-from control_plane.serverless.shared import Bell, kept_secret
+from control_plane.serverless.shared import Bell, cursor_secret, kept_secret
 from control_plane.serverless.telling import Telling
 from control_plane.serverless.wiring import Parts, controller_name, parts
 from control_plane.tokens import MachineTokens
+from control_plane.webhooks.courier import Courier
+from control_plane.webhooks.post import Post
+from control_plane.webhooks.secrets import EnvironmentSecrets
 
 if TYPE_CHECKING:
     from aws_lambda_powertools.utilities.typing import LambdaContext
@@ -32,12 +37,13 @@ ENOUGH_S = 55.0
 def reconciler(has: Parts) -> Reconciler:
     """The loop of one deployment."""
     providers = federated(has.settings, has.clock.now)
+    secret = kept_secret(has.table)
     service = has.service(lambda: None)
     eyes = has.eyes(providers)
     executor = Executor(
         service,
         providers,
-        MachineTokens(kept_secret(has.table)),
+        MachineTokens(secret),
         LaunchSettings(
             server_url=has.settings.public_url,
             public_url=has.settings.public_url,
@@ -53,6 +59,13 @@ def reconciler(has: Parts) -> Reconciler:
         owner=controller_name(),
         installation=has.installation,
         alone=False,
+        send=Courier(
+            has.store,
+            has.clock,
+            EnvironmentSecrets(),
+            Post(),
+            secret=cursor_secret(secret),
+        ).attend,
     )
 
 
@@ -75,6 +88,7 @@ telling = Telling("reconcile")
 plane = parts(ServerlessSettings.from_environment())
 loop = reconciler(plane)
 bell = plane.bell(lambda: None)
+cold.over()
 
 
 @telling

@@ -5,6 +5,7 @@ Both are items of the same table, apart from everything that is listed, moved or
 
 from __future__ import annotations
 
+import hashlib
 import secrets
 from collections.abc import Callable
 from datetime import datetime, timedelta
@@ -36,6 +37,11 @@ def kept_secret(table: TableClient) -> bytes:
             item = fresh
     assert item is not None, "nobody deletes the secret"
     return bytes.fromhex(item[VALUE])
+
+
+def cursor_secret(secret: bytes) -> bytes:
+    """What signs cursors, sessions and webhooks. Derived: who has it cannot speak for a machine."""
+    return hashlib.sha256(b"cursors" + secret).digest()
 
 
 class Bell:

@@ -7,13 +7,13 @@ import uuid
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from control_plane.blobs.s3 import S3Blobs
 from control_plane.blobs.s3 import connect as connect_s3
 from control_plane.clouds import cloud_providers
 from control_plane.core.snapshot import Timing
-from control_plane.observe import CLOUD_CALLS, Eyes
-from control_plane.ports import Blobs, Provider
+from control_plane.ports import Provider
 from control_plane.serverless.price_book import SavedPrices
 from control_plane.serverless.settings import ServerlessSettings
 from control_plane.serverless.shared import Bell
@@ -22,6 +22,9 @@ from control_plane.stores.dynamodb import INDEXES, DynamoStore
 from control_plane.stores.dynamodb.calls import connect
 from control_plane.stores.dynamodb.client import TableClient
 from control_plane.system import SystemClock, TimeOrderedIds
+
+if TYPE_CHECKING:
+    from control_plane.observe import Eyes
 
 LEASE_S = 240
 """A machine silent for this long has lost its jobs. Each beat is paid for, and of machines that AWS
@@ -40,7 +43,7 @@ class Parts:
     ids: TimeOrderedIds
     table: TableClient
     store: DynamoStore
-    blobs: Blobs
+    blobs: S3Blobs
     prices: SavedPrices
     timing: Timing
 
@@ -59,6 +62,8 @@ class Parts:
 
     def eyes(self, providers: Mapping[str, Provider]) -> Eyes:
         """What looks for a decision; without providers it sees the books alone."""
+        from control_plane.observe import CLOUD_CALLS, Eyes
+
         return Eyes(
             store=self.store,
             providers=providers,
@@ -81,7 +86,7 @@ def parts(settings: ServerlessSettings) -> Parts:
         table=TableClient(client, settings.table, indexes=INDEXES),
         store=DynamoStore(client, table=settings.table, clock=clock),
         blobs=blobs,
-        prices=SavedPrices(blobs, cloud_providers(clock.now), clock.now),
+        prices=SavedPrices(blobs, lambda: cloud_providers(clock.now), clock.now),
         timing=Timing(lease_s=LEASE_S, idle_look_s=IDLE_LOOK_S),
     )
 

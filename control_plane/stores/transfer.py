@@ -10,7 +10,9 @@ from datetime import datetime
 from typing import Any, TypeVar, cast
 
 from control_plane.core.access import ApiToken, Federation
+from control_plane.core.alerts import Delivery
 from control_plane.core.codec import from_json, to_json
+from control_plane.core.hooks import Hook
 from control_plane.core.model import (
     Artifact,
     Attempt,
@@ -60,6 +62,8 @@ SHAPES: Mapping[TransferKind, type[Any]] = {
     TransferKind.EVENT: Event,
     TransferKind.TOKEN: ApiToken,
     TransferKind.FEDERATION: Federation,
+    TransferKind.HOOK: Hook,
+    TransferKind.DELIVERY: Delivery,
 }
 """What a row of each kind holds."""
 

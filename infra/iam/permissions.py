@@ -96,13 +96,14 @@ PERMISSIONS: tuple[Permission, ...] = (
         roles=("api",),
         actions=("s3:GetObject",),
         resources=(JOBS, PRICES, SOURCES),
-        why="gives out logs, artifacts and sources of jobs; today's prices",
+        why="gives out logs, artifacts and sources of jobs, large ones by addresses that it signs; "
+        "today's prices",
     ),
     Permission(
         roles=("api",),
         actions=("s3:PutObject",),
         resources=(JOBS, SOURCES),
-        why="takes in logs, artifacts and sources of jobs",
+        why="takes in logs, artifacts and sources of jobs, large ones by addresses that it signs",
     ),
     Permission(
         roles=("reconcile",),

@@ -1,8 +1,8 @@
-"""Makes the one zip that all functions run: reproducible, with bytecode, under the direct-upload
-limit.
+"""Makes what all functions run: one zip under the direct-upload limit, or a directory with the same
+files for a container image.
 
-    python infra/lambda/build.py [--output dist/orchctl-lambda.zip] [--python 3.12]
-                                 [--arch x86_64|arm64|host]
+    python infra/lambda/build.py [--output dist/orchctl-lambda.zip | --directory dist/image]
+                                 [--python 3.12] [--arch x86_64|arm64|host]
 
 The same sources, lock and Python give the same bytes. `/var/task` is read-only, so a zip without
 bytecode is compiled anew at every cold start, which takes longer than everything else; what no
@@ -22,6 +22,7 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from py_compile import PycInvalidationMode
 
@@ -33,8 +34,10 @@ UNZIPPED_MIB = 250
 """Of all that a function unpacks."""
 EPOCH = (1980, 1, 1, 0, 0, 0)
 """The earliest time that a zip can tell."""
+FILE_MODE = 0o644
 PLATFORMS = {"x86_64": "x86_64-manylinux_2_28", "arm64": "aarch64-manylinux_2_28"}
 UNUSED = (
+    ".lock",
     "bin",
     "orchctl",
     "**/tests",
@@ -45,7 +48,8 @@ UNUSED = (
     "azure/**/aio",
     "google/cloud/compute_v1/services/*/async_client.py",
 )
-"""What no function imports: tests of others, the command line, asynchronous clients."""
+"""What no function imports: tests of others, the command line, asynchronous clients, the lock of
+who installs."""
 SERVICES = frozenset(
     {
         "dynamodb",
@@ -63,21 +67,28 @@ SERVICES = frozenset(
 """The AWS services whose descriptions are kept; botocore has four hundred."""
 
 
-def build(output: Path, *, python: str, arch: str) -> Path:
-    """Make the zip and return where it is. Raises `RuntimeError` when it is too large, or when this
-    Python makes bytecode of another version."""
-    if python != "{}.{}".format(*sys.version_info):
-        raise RuntimeError(f"run this with Python {python}: bytecode is of one version")
+def build(output: Path, *, python: str, arch: str) -> None:
+    """Make the zip. Raises `RuntimeError` when it is too large, or when this Python makes bytecode
+    of another version."""
     with tempfile.TemporaryDirectory(prefix="orchctl-lambda-") as name:
         folder = Path(name) / "task"
-        _install(folder, python, arch)
-        _slim(folder)
-        _compile(folder)
-        _bound("unpacked", sum(path.stat().st_size for path in _files(folder)), UNZIPPED_MIB)
+        lay_out(folder, python=python, arch=arch)
         output.parent.mkdir(parents=True, exist_ok=True)
         _zip(folder, output)
     _bound("zipped", output.stat().st_size, LIMIT_MIB)
-    return output
+
+
+def lay_out(folder: Path, *, python: str, arch: str) -> None:
+    """Make all that the zip holds in a directory, which must be new or empty. Raises as `build`."""
+    if folder.exists() and any(folder.iterdir()):
+        raise RuntimeError(f"{folder} is not empty")
+    if python != "{}.{}".format(*sys.version_info):
+        raise RuntimeError(f"run this with Python {python}: bytecode is of one version")
+    _install(folder, python, arch)
+    _slim(folder)
+    _compile(folder)
+    _settle(folder)
+    _bound("unpacked", sum(path.stat().st_size for path in _files(folder)), UNZIPPED_MIB)
 
 
 def _install(folder: Path, python: str, arch: str) -> None:
@@ -113,12 +124,20 @@ def _compile(folder: Path) -> None:
         raise RuntimeError("some sources cannot be compiled")
 
 
+def _settle(folder: Path) -> None:
+    """Fixed times and rights, whoever builds: functions run as a user who owns nothing of it."""
+    at = datetime(*EPOCH, tzinfo=UTC).timestamp()
+    for path in (folder, *folder.rglob("*")):
+        path.chmod(0o755 if path.is_dir() else FILE_MODE)
+        os.utime(path, (at, at))
+
+
 def _zip(folder: Path, output: Path) -> None:
     """In a fixed order, with fixed times and rights."""
     with zipfile.ZipFile(output, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
         for path in _files(folder):
             entry = zipfile.ZipInfo(path.relative_to(folder).as_posix(), EPOCH)
-            entry.external_attr = 0o644 << 16
+            entry.external_attr = FILE_MODE << 16
             entry.compress_type = zipfile.ZIP_DEFLATED
             archive.writestr(entry, path.read_bytes())
 
@@ -137,11 +156,17 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--output", type=Path, default=ROOT / "dist" / "orchctl-lambda.zip")
+    parser.add_argument("--directory", type=Path, help="instead of a zip")
     parser.add_argument("--python", default="{}.{}".format(*sys.version_info))
     parser.add_argument("--arch", choices=["host", *PLATFORMS], default="x86_64")
     options = parser.parse_args()
-    made = build(options.output, python=options.python, arch=options.arch)
-    sys.stdout.write(f"{made}  {made.stat().st_size / 2**20:.1f} MiB\n")
+    if options.directory:
+        lay_out(options.directory, python=options.python, arch=options.arch)
+        size = sum(path.stat().st_size for path in _files(options.directory))
+    else:
+        build(options.output, python=options.python, arch=options.arch)
+        size = options.output.stat().st_size
+    sys.stdout.write(f"{options.directory or options.output}  {size / 2**20:.1f} MiB\n")
 
 
 if __name__ == "__main__":

@@ -188,8 +188,7 @@ def artifacts(
     found = list(session.client.jobs.artifacts(job))
     for artifact in found if download else ():
         path = safe_path(download or Path(), artifact.name)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(session.client.jobs.artifact(job, artifact.name))
+        session.client.jobs.download(job, artifact.name, path)
         session.say(f"wrote {path}")
     session.rows(
         found,

@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from providers.gcp.client import Client
 from providers.gcp.errors import Refused
 from providers.gcp.names import Place, moment
+
+if TYPE_CHECKING:
+    from providers.gcp.client import Client
 
 BY_CLOUD = frozenset(
     {

@@ -16,6 +16,7 @@ from agent_bootstrap.bundle import bundle
 from agent_bootstrap.shutdown import kill_jobs
 from agent_bootstrap.wire import Work
 from tests.agent.server import TOKEN, FakeControlPlane, Seen, eventually
+from tests.agent.storage import FakeStorage
 from tests.fakes.metadata.server import Metadata
 
 AGENT_PYTHON = os.environ.get("ORCHCTL_AGENT_PYTHON", sys.executable)
@@ -111,6 +112,14 @@ def stage(tmp_path: Path) -> Iterator[Stage]:
     for machine in stage.machines:
         machine.close()
     stage.plane.close()
+
+
+@pytest.fixture
+def storage() -> Iterator[FakeStorage]:
+    """What is behind a control plane that takes no large files."""
+    storage = FakeStorage()
+    yield storage
+    storage.close()
 
 
 @pytest.fixture

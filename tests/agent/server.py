@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 from agent_bootstrap import wire
 from agent_bootstrap.bundle import bundle
@@ -70,6 +70,8 @@ class FakeControlPlane:
         self.leases: dict[str, wire.Work] = {}
         self.jobs: dict[str, Seen] = {}
         self.sources: dict[str, bytes] = {}
+        self.elsewhere = ""
+        """Where sources are had, and artifacts put that are asked about; empty = here."""
         self.cancel: list[str] = []
         self.lost: list[str] = []
         self.drain = False
@@ -121,6 +123,8 @@ class FakeControlPlane:
             self.tokens_seen.add(token)
             if name not in ("nonce", "register", "bundle.pyz") and token != SESSION:
                 return 401, b"{}", fault
+            if self.elsewhere and (name == "source" or (name == "artifacts" and method == "POST")):
+                return (*self._point(name, route, body), fault)
             if route.startswith("jobs/"):
                 return 200, self._job(route.split("/", 2), query, body), fault
             if name == "bundle.pyz":
@@ -137,6 +141,17 @@ class FakeControlPlane:
         if fault.times <= 0:
             del self.faults[name]
         return fault
+
+    def _point(self, name: str, route: str, body: bytes) -> tuple[int, bytes]:
+        """Somewhere else, at an address that was not given before."""
+        asked = json.loads(body) if body else {}
+        self.calls.append((name, asked))
+        url = f"{self.elsewhere}/{quote(route)}?signature={len(self.calls)}"
+        if name == "source":
+            return 307, url.encode()
+        size, digest = str(asked["size_bytes"]), asked["sha256"]
+        headers = {"Content-Length": size, "x-amz-checksum-sha256": digest}
+        return 200, json.dumps(wire.dump(wire.UploadTo(url=url, headers=headers))).encode()
 
     def _message(self, name: str, data: dict[str, Any]) -> Any:
         if name == "nonce":
@@ -216,6 +231,8 @@ def _handler(plane: FakeControlPlane) -> type[BaseHTTPRequestHandler]:
                 self.connection.shutdown(socket.SHUT_RDWR)
                 return
             self.send_response(status)
+            if status == 307:
+                self.send_header("Location", answer.decode())
             self.send_header("Content-Length", str(len(answer)))
             self.end_headers()
             self.wfile.write(answer)

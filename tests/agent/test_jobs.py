@@ -15,6 +15,7 @@ import pytest
 from agent_bootstrap.wire import SourceRef
 from tests.agent.conftest import Stage
 from tests.agent.server import Fault, eventually
+from tests.agent.storage import FakeStorage
 
 
 def archive(files: dict[str, str]) -> bytes:
@@ -82,6 +83,54 @@ def test_a_refused_artifact_is_named_and_does_not_fail_the_job(stage: Stage) -> 
     assert "not stored: a (422" in finished.reason
 
 
+def test_a_large_artifact_is_put_elsewhere_and_a_small_one_here(
+    stage: Stage, storage: FakeStorage
+) -> None:
+    stage.plane.elsewhere = storage.url
+    stage.plane.advice.direct_above_bytes = 5
+    busy = (503, b"<Error><Code>SlowDown</Code></Error>")
+    storage.script = [busy, busy]
+    names = {"large 1.bin": b"123456", "small": b"12345"}
+    command = "; ".join(f"printf {data.decode()} >'{name}'" for name, data in names.items())
+    job_id = stage.give(command, artifacts=["*"])
+    stage.start()
+    job = stage.finish(job_id)
+
+    assert job.artifacts == {"small": names["small"]}
+    assert storage.files == {f"/jobs/{job_id}/artifacts/large%201.bin": names["large 1.bin"]}
+    sha256 = hashlib.sha256(names["large 1.bin"]).hexdigest()
+    asked = stage.plane.told("artifacts")
+    assert asked == [{"epoch": 1, "size_bytes": 6, "sha256": sha256}] * 3
+    # Each attempt has a new address, the signed headers, and no token.
+    assert len({each.path for each in storage.seen}) == 3
+    assert {each.headers["x-amz-checksum-sha256"] for each in storage.seen} == {sha256}
+    assert {each.headers["content-length"] for each in storage.seen} == {"6"}
+    assert not [each for each in storage.seen if "authorization" in each.headers]
+    listed = {each.name: (each.size_bytes, each.sha256) for each in job.finished.artifacts}
+    assert listed["large 1.bin"] == (6, sha256)
+
+
+def test_a_large_artifact_that_the_storage_refuses_is_named(
+    stage: Stage, storage: FakeStorage
+) -> None:
+    stage.plane.elsewhere = storage.url
+    stage.plane.advice.direct_above_bytes = 1
+    storage.script = [(403, b"<Error><Code>AccessDenied</Code></Error>")]
+    job_id = stage.give("printf ab >a", artifacts=["a"])
+    stage.start()
+    finished = stage.finish(job_id).finished
+    assert (finished.outcome, finished.artifacts) == ("succeeded", [])
+    assert finished.reason == "not stored: a (403 AccessDenied from the storage)"
+
+
+def test_without_advice_every_artifact_is_sent_here(stage: Stage, storage: FakeStorage) -> None:
+    stage.plane.elsewhere = storage.url
+    job_id = stage.give("head -c 5000000 /dev/zero >a", artifacts=["a"])
+    stage.start()
+    assert stage.finish(job_id).artifacts == {"a": bytes(5_000_000)}
+    assert storage.seen == []
+
+
 def test_two_jobs_run_side_by_side(stage: Stage) -> None:
     meet = "touch {mine}; while [ ! -e {other} ]; do sleep 0.02; done"
     one, two = (str(stage.directory / name) for name in ("one", "two"))
@@ -117,6 +166,28 @@ def test_an_archive_becomes_the_jobs_directory(stage: Stage) -> None:
     stage.plane.sources[job_id] = data
     stage.start()
     assert stage.finish(job_id).text == "hello"
+
+
+def test_an_archive_may_be_elsewhere(stage: Stage, storage: FakeStorage) -> None:
+    data = archive({"main.sh": "echo hello"})
+    ref = SourceRef(kind="archive", sha256=hashlib.sha256(data).hexdigest())
+    stage.plane.elsewhere = storage.url
+    storage.script = [None, (500, b"")]
+    job_id = stage.give("sh main.sh", source=ref)
+    storage.files[f"/jobs/{job_id}/source"] = data
+    stage.start()
+    assert stage.finish(job_id).text == "hello\n"
+    assert len({each.path for each in storage.seen}) == 3
+    assert not [each for each in storage.seen if "authorization" in each.headers]
+
+
+def test_an_archive_that_is_nowhere_fails_the_job(stage: Stage, storage: FakeStorage) -> None:
+    stage.plane.elsewhere = storage.url
+    job_id = stage.give("true", source=SourceRef(kind="archive", sha256="0" * 64))
+    stage.start()
+    finished = stage.finish(job_id).finished
+    expected = "the source archive cannot be had: 404 NoSuchKey from the storage"
+    assert (finished.outcome, finished.reason) == ("failed", expected)
 
 
 def test_another_archive_than_submitted_is_not_run(stage: Stage) -> None:

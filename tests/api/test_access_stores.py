@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from starlette.testclient import TestClient
 
+from control_plane.webhooks.signatures import github_signature
 from tests.api.world import World
 from tests.conformance.conftest import STORES
 from tests.fakes.issuer import Issuer
@@ -67,3 +68,27 @@ def test_a_token_of_ci_opens_one_session_whoever_comes_first(
     winner = f"key {found.index(201)}"
     assert exchange(client, token, winner) == 201
     assert exchange(client, issuer.token(repository="evil/train"), "x") == 401
+
+
+def test_a_hook_starts_a_job_once_and_its_secret_changes(client: TestClient) -> None:
+    hook = {"on": ["push"], "job": {"command": "true"}}
+    assert client.put("/v1/hooks/deploy", json=hook).status_code == 201
+    secret = client.get("/v1/hooks/deploy/secret").json()["secret"]
+
+    def push(delivery: str, body: bytes = b'{"ref": "refs/heads/main"}') -> tuple[int, str]:
+        headers = {
+            "X-GitHub-Event": "push",
+            "X-GitHub-Delivery": delivery,
+            "X-Hub-Signature-256": github_signature(secret, body),
+        }
+        answer = client.post("/v1/hooks/deploy", content=body, headers=headers)
+        return answer.status_code, answer.json().get("job", "")
+
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(push, ["d-1"] * 4))
+    assert sorted(status for status, _ in found) == [200, 200, 200, 201]
+    assert len({job for _, job in found}) == 1
+    assert push("d-2") == (200, "")
+    for _ in range(2):
+        assert client.post("/v1/hooks/deploy/rotate").status_code == 200
+    assert push("d-3", b'{"ref": "refs/heads/other"}')[0] == 401

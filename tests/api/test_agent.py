@@ -241,6 +241,10 @@ def test_nothing_is_taken_from_whoever_is_unknown(world: World, agent: Agent) ->
                 "artifacts": [{"name": "../x", "size_bytes": 1, "sha256": ""}],
             },
         ),
+        ("jobs/j-1/artifacts/x", {"epoch": 1, "size_bytes": 1, "sha256": "A" * 64}),
+        ("jobs/j-1/artifacts/x", {"epoch": 1, "size_bytes": 1, "sha256": "a" * 64 + "\n"}),
+        ("jobs/j-1/artifacts/x", {"epoch": 1, "size_bytes": -1, "sha256": "a" * 64}),
+        ("jobs/j-1/artifacts/a%5Cb", {"epoch": 1, "size_bytes": 1, "sha256": "a" * 64}),
         ("claim", []),
         ("claim", 1),
     ],
@@ -263,6 +267,19 @@ def test_bytes_need_their_place(agent: Agent) -> None:
     for name in ("..%2Fx", "%2Fx", "a%5Cb", "a%00", "a//b"):
         path = f"/v1/agent/jobs/j-1/artifacts/{name}?epoch=1"
         assert agent.http.put(path, content=b"", headers=agent.headers).status_code == 422, name
+
+
+@pytest.mark.parametrize("name", ["claim", "finish", "out/start", "out/beat"])
+def test_a_file_may_be_called_what_a_message_is_called(
+    agent: Agent, applied: TestClient, name: str
+) -> None:
+    job_id = submit(applied)
+    agent.register()
+    agent.ask("claim", {})
+    path = f"/v1/agent/jobs/{job_id}/artifacts/{name}?epoch=1"
+    assert agent.http.put(path, content=b"x", headers=agent.headers).status_code == 200
+    asked = {"epoch": 1, "size_bytes": 1, "sha256": "0" * 64}
+    assert agent.ask(f"jobs/{job_id}/artifacts/{name}", asked).json()["url"] == ""
 
 
 def test_a_body_that_is_not_json(agent: Agent) -> None:
@@ -298,6 +315,7 @@ _ROUTES: dict[str, type] = {
     "leave": wire.Leave,
     "jobs/j-0001/start": wire.Started,
     "jobs/j-0001/finish": wire.Finished,
+    "jobs/j-0001/artifacts/x": wire.Upload,
 }
 _json = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),

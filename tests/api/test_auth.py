@@ -181,3 +181,29 @@ def test_only_our_own_host_names_are_answered(world: World, host: str, status: i
         # What agents send all day has a way of its own, and the same door.
         hot = client.post("/v1/agent/claim", headers={"Host": host}).status_code
         assert hot == (401 if status == 200 else status)
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("any.example", 200),
+        ("a_b-1.example:8000", 200),
+        ("[2001:db8::1]:8000", 200),
+        ("", 200),
+        ("[]", 400),
+        ("[::1", 400),
+        ("[1.1]", 400),
+        ("evil.example/v1/health?", 400),
+        ("a@b", 400),
+        ("a b", 400),
+        ("a:b", 400),
+    ],
+)
+def test_where_any_name_is_answered_it_must_be_one(world: World, host: str, status: int) -> None:
+    """Else an address that is made of it cannot be taken apart, or has another path."""
+    with TestClient(create_app(world.deps())) as client:
+        answer = client.get("/v1/health", headers={"Host": host})
+        assert answer.status_code == status
+        assert status == 200 or answer.json()["code"] == "malformed"
+        hot = client.post("/v1/agent/claim", headers={"Host": host}).status_code
+        assert hot == (401 if status == 200 else status)

@@ -28,7 +28,8 @@ def people_routes(app: FastAPI) -> Iterator[str]:
     """`GET /v1/jobs` and the like: what people and browsers are answered by."""
     for route in iter_route_contexts(app.routes):
         for method in sorted((route.methods or set()) - {"HEAD"}):
-            if not str(route.path).startswith(OPEN):
+            path = str(route.path)
+            if not (path.startswith(OPEN) or edge.is_hook(method, path)):
                 yield f"{method} {route.path}"
 
 

@@ -33,6 +33,7 @@ from control_plane.core.model import (
 )
 from control_plane.core.policy import Autoscaler, CloudPolicy
 from control_plane.core.snapshot import Timing
+from control_plane.direct import THROUGH_THE_API, Direct
 from control_plane.fleet import Fleet
 from control_plane.identity.web import Web
 from control_plane.interruptions import Interruptions
@@ -119,8 +120,10 @@ class World:
         wait_s: float = 0.0,
         changes: Changes | None = None,
         transport: httpx2.BaseTransport | None = None,
+        direct: Direct = THROUGH_THE_API,
     ) -> None:
         """`transport` stands for the network of issuers."""
+        self.direct = direct
         self.store = store
         self.blobs = MemoryBlobs()
         self.clock = ManualClock()
@@ -131,7 +134,12 @@ class World:
         self.tokens = MachineTokens(SECRET)
         self.service = Service(store, self.prices, self.clock, CountingIds(), self._changed)
         self.agents = Agents(
-            self.service, self.blobs, self.tokens, Timing(), AgentSettings(wait_s=wait_s)
+            self.service,
+            self.blobs,
+            self.tokens,
+            Timing(),
+            AgentSettings(wait_s=wait_s),
+            direct=direct,
         )
         self.fleet = Fleet(self.service)
         self.access = Access(
@@ -148,7 +156,9 @@ class World:
         if self.changes is not None:
             self.together.afterwards(self.changes.notify)
 
-    def deps(self, *, allowed_hosts: tuple[str, ...] = ()) -> ApiDeps:
+    def deps(
+        self, *, allowed_hosts: tuple[str, ...] = (), log_piece_bytes: int = 8 * 2**20
+    ) -> ApiDeps:
         return ApiDeps(
             store=self.store,
             blobs=self.blobs,
@@ -166,11 +176,13 @@ class World:
                 cursor_secret=SECRET,
                 version="0.1.0",
                 allowed_hosts=allowed_hosts,
+                log_piece_bytes=log_piece_bytes,
             ),
             bundle=lambda: b"one file",
             preview=_preview,
             together=self.together,
             changes=self.changes,
+            direct=self.direct,
         )
 
     def app(self) -> FastAPI:

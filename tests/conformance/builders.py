@@ -9,6 +9,8 @@ from decimal import Decimal
 from typing import Any
 
 from control_plane.core.access import ApiToken, Federation, Grant, Role, Rule
+from control_plane.core.alerts import Delivery
+from control_plane.core.hooks import Hook
 from control_plane.core.model import (
     Capacity,
     Event,
@@ -257,3 +259,39 @@ def federation(version: int = 1, name: str = "github") -> Federation:
         applied_by="admin",
         version=version,
     )
+
+
+def hook(version: int = 1, name: str = "deploy", **changes: Any) -> Hook:
+    values: dict[str, Any] = {
+        "name": name,
+        "id": "h-1",
+        "on": ("push", "release.published"),
+        "repositories": ("acme/*",),
+        "refs": ("refs/heads/main",),
+        "queue": "q",
+        "spec": JobSpec(command="make train", need=Need(gpus=1), env={"A": "b"}),
+        "labels": {"by": "hook"},
+        "rotated_at": at(5),
+        "applied_at": NOW,
+        "applied_by": "admin",
+        "version": version,
+    }
+    return Hook(**(values | changes))
+
+
+def delivery(
+    delivery_id: str = "20260301.job-failed.a.j-1.0", version: int = 1, **changes: Any
+) -> Delivery:
+    values: dict[str, Any] = {
+        "id": delivery_id,
+        "autoscaler": "a",
+        "kind": "job-failed",
+        "subject": "j-1",
+        "text": "job j-1 failed",
+        "channel": "webhook",
+        "target": "secret://pager",
+        "created_at": NOW,
+        "due_at": at(30),
+        "version": version,
+    }
+    return Delivery(**(values | changes))

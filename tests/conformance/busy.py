@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from control_plane.core.alerts import DeliveryState
 from control_plane.core.model import Artifact, Cooldown, ErrorClass, JobState, MachineState, Need
 from control_plane.ports import Fence, PlanRecord, Store
 from tests.conformance.builders import (
@@ -14,9 +15,11 @@ from tests.conformance.builders import (
     autoscaler,
     back,
     claim,
+    delivery,
     enqueue,
     event,
     federation,
+    hook,
     interval,
     job,
     machine,
@@ -38,6 +41,12 @@ def make_busy(store: Store) -> Fence:
     store.token_put(token(), expected_version=0)
     store.token_put(token(token_id="t-2"), expected_version=0)
     store.federation_put(federation(), expected_version=0)
+    store.hook_put(hook(), expected_version=0)
+    store.delivery_put(delivery(), expected_version=0)
+    store.delivery_put(delivery("20260301.budget.a.a.1"), expected_version=0)
+    store.delivery_put(
+        delivery("20260301.budget.a.a.1", version=2, state=DeliveryState.SENT), expected_version=1
+    )
     store.autoscaler_put(autoscaler(1), expected_version=0)
     store.autoscaler_remove("a")
     store.autoscaler_put(autoscaler(1, document="declared again"), expected_version=0)

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any, Protocol, cast
+from urllib.parse import unquote
 
+import httpx2
 import pytest
 
 from control_plane.blobs.local import LocalBlobs
 from control_plane.blobs.memory import MemoryBlobs
 from control_plane.errors import Conflict, InvalidInput, NotFound
-from control_plane.ports import Blobs
+from control_plane.ports import Blobs, Presigned, Upload
+from tests.conformance.conftest import BLOBS
 
 ALL_BYTES = bytes(range(256)) * 4
 
@@ -271,3 +276,66 @@ def test_a_key_cannot_lie_below_another_blob_or_above_one(tmp_path: Path) -> Non
             blobs.put(key, b"3")
         with pytest.raises(InvalidInput):
             blobs.append(key, 0, b"3")
+
+
+# ------------------------------------------------------------------- addresses for one blob each
+
+
+class Signing(Blobs, Presigned, Protocol):
+    """A storage that names them."""
+
+
+@pytest.fixture(params=["s3"])
+def signing(request: pytest.FixtureRequest, tmp_path: Path) -> Signing:
+    """Each storage that does."""
+    made: Any = BLOBS[request.param](request, tmp_path)
+    return cast("Signing", made)
+
+
+def upload(signing: Signing, key: str, data: bytes) -> Upload:
+    sha256 = hashlib.sha256(data).hexdigest()
+    return signing.sign_upload(key, size=len(data), sha256=sha256, expires_s=60)
+
+
+def test_what_is_put_at_an_address_is_a_blob(signing: Signing) -> None:
+    to = upload(signing, "sources/abc", ALL_BYTES)
+    for _ in range(2):  # a repeat changes nothing
+        answer = httpx2.put(to.url, content=ALL_BYTES, headers=to.headers)
+        assert answer.status_code == 200, answer.text
+    assert signing.get("sources/abc") == ALL_BYTES
+    assert signing.size("sources/abc") == len(ALL_BYTES)
+
+
+def test_no_other_bytes_can_be_put_there(signing: Signing) -> None:
+    to = upload(signing, "k", ALL_BYTES)
+    answer = httpx2.put(to.url, content=ALL_BYTES[::-1], headers=to.headers)
+    assert 400 <= answer.status_code < 500
+    assert signing.size("k") == 0
+    assert httpx2.put(to.url, content=ALL_BYTES, headers=to.headers).status_code == 200
+
+
+def test_a_blob_is_fetched_at_an_address_as_a_file_of_a_name(signing: Signing) -> None:
+    signing.put("k", ALL_BYTES)
+    name = 'a "b"; c=\\é\u20ac.pt'
+    answer = httpx2.get(signing.sign_download("k", name=name, expires_s=60))
+    assert (answer.status_code, answer.content) == (200, ALL_BYTES)
+    kind, _, shown = answer.headers["Content-Disposition"].partition("; filename*=UTF-8''")
+    assert (kind, unquote(shown)) == ("attachment", name)
+
+
+def test_an_address_of_what_is_not_there_finds_nothing(signing: Signing) -> None:
+    answer = httpx2.get(signing.sign_download("k", name="x", expires_s=60))
+    assert answer.status_code == 404
+
+
+@pytest.mark.parametrize("key", ["", "/etc/passwd", "../up", "a/.hidden", "a b", "a//b"])
+def test_unsafe_keys_have_no_address(signing: Signing, key: str) -> None:
+    with pytest.raises(InvalidInput):
+        upload(signing, key, b"")
+    with pytest.raises(InvalidInput):
+        signing.sign_download(key, name="x", expires_s=60)
+
+
+def test_more_than_fits_has_no_address(signing: Signing) -> None:
+    with pytest.raises(InvalidInput, match="at most"):
+        signing.sign_upload("k", size=2**50, sha256="0" * 64, expires_s=60)

@@ -89,6 +89,7 @@ def contents(store: Store) -> dict[str, object]:
         "plans": store.plan_list("a"),
         "events": events(store),
         "access": (store.token_list(), store.federation_list()),
+        "hooks": (store.hook_list(), store.delivery_list()),
     }
 
 

@@ -15,18 +15,18 @@ from orchctl import Client
 from tests.crash.world import World
 
 LAUNCHING = (
-    ("leased", 1),
     ("observed", 1),
     ("planned", 2),
-    ("intent-written", 1),
     ("intent-written", 2),
     ("intents-committed", 2),
-    ("before-launch", 1),
     ("before-launch", 2),
-    ("launch-answered", 1),
     ("launch-answered", 2),
     ("launch-recorded", 1),
     ("executed", 2),
+    *(
+        pytest.param(boundary, 1, marks=pytest.mark.long)
+        for boundary in ("leased", "intent-written", "before-launch", "launch-answered")
+    ),
 )
 """Boundaries on the way to a machine. The second passing of most comes with work in flight."""
 

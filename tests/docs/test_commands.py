@@ -15,7 +15,7 @@ from orchctl.main import app
 from tests.docs.pages import ROOT, SHELL, Block, blocks, simple_commands
 
 OTHER_PROGRAMS = {"aws", "az", "cat", "cd", "cp", "curl", "cut", "export", "gcloud", "git"}
-OTHER_PROGRAMS |= {"openssl", "printf", "sha256sum", "terraform"}
+OTHER_PROGRAMS |= {"openssl", "podman", "printf", "sha256sum", "terraform"}
 """What pages use besides `make` and `orchctl`."""
 
 

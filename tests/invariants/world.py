@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from agent_bootstrap import wire
 from control_plane.agents import Agents, AgentSettings
 from control_plane.blobs.memory import MemoryBlobs
+from control_plane.core.alerts import Delivery
 from control_plane.core.model import (
     Event,
     Job,
@@ -198,7 +199,10 @@ class World:
         self.wakes += 1
 
     def controller(
-        self, owner: str = "one", checkpoint: Callable[[str], None] = no_checkpoint
+        self,
+        owner: str = "one",
+        checkpoint: Callable[[str], None] = no_checkpoint,
+        send: Callable[[Sequence[Delivery]], None] = lambda _waiting: None,
     ) -> Reconciler:
         """A control plane's loop over this store and these clouds."""
         inline = InlinePool()
@@ -224,6 +228,7 @@ class World:
             owner=owner,
             installation="test",
             reachable_since=self.clock.now(),
+            send=send,
             checkpoint=checkpoint,
         )
 

@@ -21,13 +21,28 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     requires.osls()
     requires.ministack()
     made = tmp_path_factory.mktemp("lambda") / "orchctl.zip"
+    build("--output", made)
+    return made
+
+
+@pytest.fixture(scope="session")
+def task(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All that the zip holds, as a directory made by somebody else: elsewhere, later, with other
+    rights and in another time zone."""
+    made = tmp_path_factory.mktemp("image") / "task"
+    build("--directory", made, umask=0o077, TZ="Asia/Kathmandu", PYTHONHASHSEED="1")
+    return made
+
+
+def build(*words: str | Path, umask: int = 0o022, **environment: str) -> None:
+    """Run `infra/lambda/build.py` for the Python that runs the tests."""
     beside = str(Path(sys.executable).parent)
     subprocess.run(
-        [sys.executable, ROOT / "infra" / "lambda" / "build.py", "--arch=host", "--output", made],
-        env={**os.environ, "PATH": f"{beside}:{os.environ['PATH']}"},
+        [sys.executable, ROOT / "infra" / "lambda" / "build.py", "--arch=host", *words],
+        env={**os.environ, "PATH": f"{beside}:{os.environ['PATH']}", **environment},
+        umask=umask,
         check=True,
     )
-    return made
 
 
 @pytest.fixture(scope="session")

@@ -95,8 +95,10 @@ class Deployed:
             return ""
         return "\n".join(each["message"].rstrip() for each in events)
 
-    def orchctl(self, *words: str, within_s: float = 60, **environment: str) -> str:
-        """What the installed command line prints."""
+    def orchctl(
+        self, *words: str, within_s: float = 60, folder: Path | None = None, **environment: str
+    ) -> str:
+        """What the installed command line prints, run in that folder."""
         done = subprocess.run(
             [str(Path(sys.executable).parent / "orchctl"), *words],
             env={
@@ -107,7 +109,7 @@ class Deployed:
                 "ORCHCTL_CONFIG_DIR": str(self.folder / "config"),
                 **environment,
             },
-            cwd=self.folder,
+            cwd=folder or self.folder,
             capture_output=True,
             text=True,
             timeout=within_s,

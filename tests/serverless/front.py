@@ -18,6 +18,8 @@ class Front:
     def __init__(self) -> None:
         self.seen: list[tuple[str, str, int]] = []
         """Method, path and status of each request."""
+        self.largest_bytes = 0
+        """Of all bodies that went through, either way."""
         self._upstream, self._host = "", ""
         front = self
 
@@ -61,6 +63,7 @@ class Front:
         finally:
             connection.close()
         self.seen.append((request.command, request.path, answer.status))
+        self.largest_bytes = max(self.largest_bytes, len(body), len(content))
         request.send_response_only(answer.status)
         for name, value in answer.getheaders():
             if name.lower() not in HOP_BY_HOP:

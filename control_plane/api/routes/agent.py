@@ -23,7 +23,9 @@ from control_plane.api.etags import matches
 from control_plane.api.fields import safe_file_name
 from control_plane.api.hot import machine_of
 from control_plane.api.problems import Unauthenticated
+from control_plane.api.redirects import redirect
 from control_plane.core.model import Machine
+from control_plane.direct import Elsewhere
 from control_plane.errors import Denied
 
 T = TypeVar("T")
@@ -66,12 +68,24 @@ async def artifact(request: Request) -> Response:
     return JSONResponse({})
 
 
+async def upload(request: Request) -> Response:
+    """Where to put one file of an attempt."""
+    message = await messages.read(request, wire.Upload)
+    job_id = _job_id(request)
+    name = safe_file_name(request.path_params["name"])
+    return _answer(
+        await _as_machine(request, lambda agents, m: agents.upload(m, job_id, name, message))
+    )
+
+
 async def source(request: Request) -> Response:
     """The archive of a job's files."""
     job_id = _job_id(request)
     epoch = messages.whole_number(request, "epoch")
-    data = await _as_machine(request, lambda agents, m: agents.source(m, job_id, epoch))
-    return Response(data, media_type="application/gzip")
+    found = await _as_machine(request, lambda agents, m: agents.source(m, job_id, epoch))
+    if isinstance(found, Elsewhere):
+        return redirect(found)
+    return Response(found, media_type="application/gzip")
 
 
 async def notice(request: Request) -> Response:
@@ -118,6 +132,7 @@ ROUTES = [
     _route("POST", "leave", leave),
     _route("POST", "jobs/{job_id}/logs", logs),
     _route("PUT", "jobs/{job_id}/artifacts/{name:path}", artifact),
+    _route("POST", "jobs/{job_id}/artifacts/{name:path}", upload),
     _route("GET", "jobs/{job_id}/source", source),
 ]
 

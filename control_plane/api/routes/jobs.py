@@ -16,6 +16,7 @@ from control_plane.agents import log_key
 from control_plane.api import positions
 from control_plane.api.cursors import Paged
 from control_plane.api.deps import Actor, ApiDeps, Deps, Who
+from control_plane.api.edge import BYTES_MAX_BYTES
 from control_plane.api.etags import (
     IfMatch,
     IfNoneMatch,
@@ -28,6 +29,7 @@ from control_plane.api.etags import (
 from control_plane.api.fields import SHA256, PathId, QueryId, QueryName
 from control_plane.api.idempotency import REPEATED, IdempotencyKey, reused, scoped_key
 from control_plane.api.polling import poll
+from control_plane.api.redirects import redirect
 from control_plane.api.repeats import is_repeat
 from control_plane.api.requests import CloneRequest, JobRequest, PositionRequest, SourceRequest
 from control_plane.api.views import (
@@ -35,6 +37,7 @@ from control_plane.api.views import (
     JobView,
     Listing,
     StoredBlob,
+    UploadView,
     job_view,
     not_modified,
     send,
@@ -57,6 +60,7 @@ router = APIRouter(prefix="/v1", tags=["jobs"])
 
 _BYTES = {"content": {"application/octet-stream": {"schema": {"type": "string"}}}}
 _TEXT = {"content": {"text/plain": {"schema": {"type": "string"}}}}
+_ELSEWHERE = {"description": "It is at `Location`, to be fetched without a token."}
 _STATES = "|".join(JobState)
 
 
@@ -225,13 +229,15 @@ def job_logs(
     limit: Annotated[int, Query(ge=0, le=LOG_LIMIT_MAX)] = LOG_LIMIT,
     attempt_epoch: Annotated[int | None, Query(ge=0, lt=2**31)] = None,
 ) -> Response:
-    """A piece of the log of its last attempt that wrote one, or of the attempt asked for.
+    """A piece of the log of its last attempt that wrote one, or of the attempt asked for; it may be
+    shorter than `limit` before the end.
 
     `X-Log-Size` is what there is now. `X-Log-Epoch` changes when another attempt has begun to
     write; its log starts at 0."""
     job = deps.store.job_get(job_id)
     epoch = _last_log(deps, job) if attempt_epoch is None else attempt_epoch
     key = log_key(job_id, epoch)
+    limit = min(limit, deps.settings.log_piece_bytes)
     # The size is taken after the bytes: it may only be larger than what was sent, never smaller.
     data = deps.blobs.read(key, offset, limit)
     headers = {
@@ -254,7 +260,7 @@ def job_artifacts(job_id: PathId, deps: Deps) -> Response:
 @router.get(
     "/jobs/{job_id}/artifacts/{name:path}",
     response_class=Response,
-    responses={200: _BYTES},
+    responses={200: _BYTES, 307: _ELSEWHERE},
     operation_id="job_artifact",
 )
 def job_artifact(
@@ -264,17 +270,37 @@ def job_artifact(
     if_none_match: IfNoneMatch = "",
 ) -> Response:
     """One of these files, as bytes."""
-    found = [each for each in deps.store.job_artifacts(job_id) if each.name == name]
-    if not found:
+    found = next((each for each in deps.store.job_artifacts(job_id) if each.name == name), None)
+    if found is None:
         raise NotFound(f"job {job_id} left no such file")
-    tag = f'"{found[0].sha256}"'
+    tag = f'"{found.sha256}"'
     headers = {"ETag": tag, "Cache-Control": "private, no-cache"}
     if matches(if_none_match, tag):
         return Response(status_code=304, headers=headers)
+    file_name = name.rpartition("/")[2]
+    elsewhere = deps.direct.download(found.blob, size=found.size_bytes, name=file_name)
+    if elsewhere:
+        return redirect(elsewhere)
     # Never shown in place: a job's file may be a page with a script in it.
     headers["Content-Disposition"] = "attachment"
     kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
-    return Response(deps.blobs.get(found[0].blob), 200, headers, kind)
+    return Response(deps.blobs.get(found.blob), 200, headers, kind)
+
+
+@router.get(
+    "/blobs/sources/{sha256}/upload",
+    response_model=UploadView,
+    operation_id="where_to_put_source",
+)
+def where_to_put_source(
+    sha256: Annotated[str, Path(pattern=SHA256)],
+    size_bytes: Annotated[int, Query(ge=1, le=BYTES_MAX_BYTES)],
+    deps: Deps,
+) -> Response:
+    """Where to PUT a job's archive of that many bytes: a server behind a gateway takes large ones
+    past itself."""
+    to = deps.direct.upload(f"sources/{sha256}", size=size_bytes, sha256=sha256)
+    return send(UploadView(url=to.url, headers=to.headers) if to else UploadView())
 
 
 @router.put(
@@ -330,7 +356,8 @@ def _check_source(deps: ApiDeps, source: SourceRequest | None) -> None:
     if source and source.blob and not deps.blobs.size(source.blob):
         raise Refused(
             "the archive of this job is not here",
-            fix=f"PUT it to /v1/blobs/{source.blob} first",
+            fix=f"PUT it to /v1/blobs/{source.blob} first, or to where "
+            f"/v1/blobs/{source.blob}/upload says",
         )
 
 

@@ -11,6 +11,7 @@ from control_plane.stores.dynamodb.autoscalers import Autoscalers
 from control_plane.stores.dynamodb.calls import Client
 from control_plane.stores.dynamodb.client import TableClient
 from control_plane.stores.dynamodb.control import Control
+from control_plane.stores.dynamodb.deliveries import Deliveries
 from control_plane.stores.dynamodb.history import History
 from control_plane.stores.dynamodb.layout import INDEXES
 from control_plane.stores.dynamodb.ledger import Ledger
@@ -22,7 +23,9 @@ from control_plane.stores.figures import counted
 
 
 @counted
-class DynamoStore(Transfers, Machines, Queues, Autoscalers, Ledger, Control, Access, History):
+class DynamoStore(
+    Transfers, Machines, Queues, Autoscalers, Ledger, Control, Access, Deliveries, History
+):
     """`ports.Store` in the table `table`, which must be there (`create_table`).
 
     Any number of threads and processes may call it. Every operation is one conditional write, or

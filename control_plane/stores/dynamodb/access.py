@@ -1,10 +1,11 @@
-"""Who may come in: tokens of people, and federations."""
+"""Who may come in: tokens of people, federations, and hooks."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from control_plane.core.access import ApiToken, Federation
+from control_plane.core.hooks import Hook
 from control_plane.errors import Conflict, NotFound
 from control_plane.stores import transitions
 from control_plane.stores.dynamodb import layout as at
@@ -17,7 +18,7 @@ from control_plane.stores.dynamodb.parts import Parts
 
 
 class Access(Parts):
-    """`ports.AccessStore`."""
+    """`ports.AccessStore`, and the hooks of `ports.HookStore`."""
 
     def token_put(self, record: ApiToken, *, expected_version: int) -> None:
         self._put_version(f"token {record.id}", token_item(record), expected_version)
@@ -42,6 +43,18 @@ class Access(Parts):
 
     def federation_remove(self, name: str) -> None:
         self._table.delete(*at.federation_key(name))
+
+    def hook_put(self, record: Hook, *, expected_version: int) -> None:
+        self._put_version(f"hook {record.name}", hook_item(record), expected_version)
+
+    def hook_get(self, name: str) -> Hook:
+        return hook(self._item(f"hook {name}", at.hook_key(name)))
+
+    def hook_list(self) -> Sequence[Hook]:
+        return tuple(map(hook, self._table.query(at.HOOKS, consistent=True)))
+
+    def hook_remove(self, name: str) -> None:
+        self._table.delete(*at.hook_key(name))
 
     def _item(self, what: str, key: Key) -> Item:
         item = self._table.get(*key)
@@ -78,4 +91,15 @@ def federation(item: Item) -> Federation:
 def federation_item(record: Federation) -> Item:
     """The item of a federation."""
     pk, sk = at.federation_key(record.name)
+    return {"pk": pk, "sk": sk, at.VERSION: record.version, at.PACKED: records.pack(record)}
+
+
+def hook(item: Item) -> Hook:
+    """The hook of an item."""
+    return records.unpack(Hook, item[at.PACKED])
+
+
+def hook_item(record: Hook) -> Item:
+    """The item of a hook."""
+    pk, sk = at.hook_key(record.name)
     return {"pk": pk, "sk": sk, at.VERSION: record.version, at.PACKED: records.pack(record)}

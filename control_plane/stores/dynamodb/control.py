@@ -15,6 +15,7 @@ from control_plane.ports import Fence, HeldFence, Shared
 from control_plane.stores.dynamodb import layout as at
 from control_plane.stores.dynamodb import records
 from control_plane.stores.dynamodb.calls import ConditionFailed
+from control_plane.stores.dynamodb.deliveries import delivery
 from control_plane.stores.dynamodb.expressions import ABSENT, Expression, expr
 from control_plane.stores.dynamodb.items import Item, Value
 from control_plane.stores.dynamodb.parts import TRIES
@@ -45,6 +46,7 @@ class Control(Shapes):
             queues=tuple(each.record for each in queues),
             leases=leases,
             cooldowns=tuple(map(cooldown, of(at.COOLDOWN_PREFIX))),
+            deliveries=tuple(map(delivery, of(at.WAITING_PREFIX))),
         )
 
     # ---------------------------------------------------------------------------- the lease

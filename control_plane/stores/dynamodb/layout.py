@@ -4,8 +4,10 @@ Names are short because every write pays for their bytes. Where an item has more
 the name means the same in all of them.
 
     C    A# Q# L# R#     what a controller's look begins with: documents, queues, leases, cool-downs
+    C    W#              and messages that wait to be sent
     B    <key>           what is left for calls of one kind to a cloud
     T    <id>, F <name>  tokens of people; federations
+    H    <name>, W <id>  hooks; the log of messages
     QX   <queue>         the shape registry of a removed queue, for when it is made again
     J    D               which days, months and autoscalers the partitions below are for
     J#<day>#<shard>      jobs; X#<job> beside each: what is too large or too old for its item
@@ -144,8 +146,11 @@ AUTOSCALER_PREFIX = "A#"
 QUEUE_PREFIX = "Q#"
 LEASE_PREFIX = "L#"
 COOLDOWN_PREFIX = "R#"
+WAITING_PREFIX = "W#"
 TOKENS = "T"
 FEDERATIONS = "F"
+HOOKS = "H"
+DELIVERIES = "W"
 MACHINES = "M"
 ENDED_MACHINES = "MX"
 OPEN_PRICES = "PO"
@@ -183,6 +188,18 @@ def token_key(token_id: str) -> Key:
 
 def federation_key(name: str) -> Key:
     return FEDERATIONS, name
+
+
+def hook_key(name: str) -> Key:
+    return HOOKS, name
+
+
+def delivery_key(delivery_id: str) -> Key:
+    return DELIVERIES, delivery_id
+
+
+def due_key(delivery_id: str) -> Key:
+    return CONTROL, WAITING_PREFIX + delivery_id
 
 
 def removed_queue_key(name: str) -> Key:

@@ -12,13 +12,22 @@ from itertools import islice
 from typing import Any, TypeAlias
 
 from control_plane.core.access import ApiToken, Federation
+from control_plane.core.alerts import Delivery
+from control_plane.core.hooks import Hook
 from control_plane.core.model import Artifact, Attempt, Cooldown, Event, PriceInterval, QueueRecord
 from control_plane.core.policy import AutoscalerRecord
 from control_plane.ports import HeldFence, Page, PlanRecord, Row, TransferKind
 from control_plane.stores import cursors, transfer
 from control_plane.stores.dynamodb import layout as at
 from control_plane.stores.dynamodb import ledger, machines, records
-from control_plane.stores.dynamodb.access import federation, federation_item, token, token_item
+from control_plane.stores.dynamodb.access import (
+    federation,
+    federation_item,
+    hook,
+    hook_item,
+    token,
+    token_item,
+)
 from control_plane.stores.dynamodb.arrivals import Arrivals, last_ended
 from control_plane.stores.dynamodb.autoscalers import Autoscalers, document_item, version_item
 from control_plane.stores.dynamodb.control import (
@@ -28,6 +37,7 @@ from control_plane.stores.dynamodb.control import (
     held_fence,
     lease_item,
 )
+from control_plane.stores.dynamodb.deliveries import Deliveries, delivery
 from control_plane.stores.dynamodb.history import PLANS_KEPT, History, event
 from control_plane.stores.dynamodb.items import Item
 from control_plane.stores.dynamodb.ledger import Ledger
@@ -44,7 +54,7 @@ START: Place = ("", "", 0)
 ITEMS_READ = 500
 
 
-class Transfers(Arrivals, Queues, Autoscalers, Ledger, Control, History):
+class Transfers(Arrivals, Queues, Autoscalers, Ledger, Control, Deliveries, History):
     """`ports.TransferStore`."""
 
     _forgotten: tuple[str, Mapping[tuple[str, int], Attempt]] | None = None
@@ -75,6 +85,8 @@ class Transfers(Arrivals, Queues, Autoscalers, Ledger, Control, History):
             TransferKind.EVENT: self._events_arrive,
             TransferKind.TOKEN: self._tokens_arrive,
             TransferKind.FEDERATION: self._federations_arrive,
+            TransferKind.HOOK: self._hooks_arrive,
+            TransferKind.DELIVERY: self._deliveries_arrive,
         }
         writers[kind](arriving)
         self._memory.registry = None
@@ -118,6 +130,8 @@ class Transfers(Arrivals, Queues, Autoscalers, Ledger, Control, History):
             TransferKind.EVENT: ("", event),
             TransferKind.TOKEN: ("", token),
             TransferKind.FEDERATION: ("", federation),
+            TransferKind.HOOK: ("", hook),
+            TransferKind.DELIVERY: ("", delivery),
         }
 
     def _partitions(self, kind: TransferKind) -> list[str]:
@@ -259,6 +273,14 @@ class Transfers(Arrivals, Queues, Autoscalers, Ledger, Control, History):
     def _federations_arrive(self, arriving: Sequence[Federation]) -> None:
         self._put_all(map(federation_item, arriving))
 
+    def _hooks_arrive(self, arriving: Sequence[Hook]) -> None:
+        self._put_all(map(hook_item, arriving))
+
+    def _deliveries_arrive(self, arriving: Sequence[Delivery]) -> None:
+        for each in arriving:
+            self._table.delete(*at.due_key(each.id))
+        self._put_all(item for each in arriving for item in self._delivery_items(each))
+
     def _events_arrive(self, arriving: Sequence[Event]) -> None:
         for day in {at.day_of_number(each.seq) for each in arriving}:
             self._note_day(at.EVENT_DAYS, day)
@@ -266,4 +288,9 @@ class Transfers(Arrivals, Queues, Autoscalers, Ledger, Control, History):
         self._put_all(item for each in arriving for item in self._event_items(each))
 
 
-_ONE_PARTITION = {TransferKind.TOKEN: at.TOKENS, TransferKind.FEDERATION: at.FEDERATIONS}
+_ONE_PARTITION = {
+    TransferKind.TOKEN: at.TOKENS,
+    TransferKind.FEDERATION: at.FEDERATIONS,
+    TransferKind.HOOK: at.HOOKS,
+    TransferKind.DELIVERY: at.DELIVERIES,
+}

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from itertools import islice
 from typing import TypeVar
 
+from control_plane.core.alerts import DeliveryState
 from control_plane.core.model import Cooldown, Event
 from control_plane.core.pacing import Bucket
 from control_plane.errors import Conflict
@@ -28,6 +29,9 @@ class Control(Tables):
             queues=_by_name(self._queues),
             leases=dict(self._leases),
             cooldowns=_by_name(self._cooldowns),
+            deliveries=tuple(
+                each for each in _by_name(self._deliveries) if each.state is DeliveryState.WAITING
+            ),
         )
 
     @atomic

@@ -11,6 +11,8 @@ from functools import wraps
 from typing import Concatenate, ParamSpec, TypeVar
 
 from control_plane.core.access import ApiToken, Federation
+from control_plane.core.alerts import Delivery
+from control_plane.core.hooks import Hook
 from control_plane.core.lifecycle import JOB_ENDED
 from control_plane.core.model import (
     Artifact,
@@ -131,6 +133,8 @@ class Tables:
         self._buckets: dict[str, Bucket] = {}
         self._tokens: dict[str, ApiToken] = {}
         self._federations: dict[str, Federation] = {}
+        self._hooks: dict[str, Hook] = {}
+        self._deliveries: dict[str, Delivery] = {}
         self._plans: dict[str, PlanRecord] = {}
         self._events: dict[int, Event] = {}
         """By number, in order."""

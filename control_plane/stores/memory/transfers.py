@@ -53,6 +53,9 @@ class Transfers(Tables):
             self._forget(job_id)
         self._plans = {key: plan for key, plan in self._plans.items() if plan.at >= before}
         self._events = {seq: event for seq, event in self._events.items() if event.at >= before}
+        self._deliveries = {
+            key: each for key, each in self._deliveries.items() if each.created_at >= before
+        }
         return forgotten
 
     def _forget(self, job_id: str) -> None:
@@ -75,6 +78,8 @@ class Transfers(Tables):
             TransferKind.PLAN: (self._plans, attrgetter("id")),
             TransferKind.TOKEN: (self._tokens, attrgetter("id")),
             TransferKind.FEDERATION: (self._federations, attrgetter("name")),
+            TransferKind.HOOK: (self._hooks, attrgetter("name")),
+            TransferKind.DELIVERY: (self._deliveries, attrgetter("id")),
         }
 
     def _records(self, kind: TransferKind) -> Iterable[Keyed]:

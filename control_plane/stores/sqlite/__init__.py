@@ -12,6 +12,7 @@ from control_plane.stores.sqlite.attempts import Attempts
 from control_plane.stores.sqlite.autoscalers import Autoscalers
 from control_plane.stores.sqlite.control import Control
 from control_plane.stores.sqlite.database import Database, Durability
+from control_plane.stores.sqlite.deliveries import Deliveries
 from control_plane.stores.sqlite.jobs import Jobs
 from control_plane.stores.sqlite.leases import Leases
 from control_plane.stores.sqlite.ledger import Ledger
@@ -22,7 +23,17 @@ from control_plane.stores.sqlite.transfers import Transfers
 
 @counted
 class SqliteStore(
-    Autoscalers, Queues, Jobs, Leases, Attempts, Machines, Ledger, Control, Access, Transfers
+    Autoscalers,
+    Queues,
+    Jobs,
+    Leases,
+    Attempts,
+    Machines,
+    Ledger,
+    Control,
+    Access,
+    Deliveries,
+    Transfers,
 ):
     """`ports.Store` in the file `path`, which is made when missing.
 

@@ -1,4 +1,4 @@
-"""Who may come in, in SQLite: tokens by id and federations by name, in one table."""
+"""Who may come in, in SQLite: tokens by id, federations and hooks by name, in one table."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Sequence
 
 from control_plane.core.access import ApiToken, Federation
+from control_plane.core.hooks import Hook
 from control_plane.errors import NotFound
 from control_plane.stores import transitions
 from control_plane.stores.sqlite import rows
@@ -13,10 +14,11 @@ from control_plane.stores.sqlite.database import Table, reads, writes
 
 TOKEN = "token"
 FEDERATION = "federation"
+HOOK = "hook"
 
 
 class Access(Table):
-    """`ports.AccessStore`."""
+    """`ports.AccessStore`, and the hooks of `ports.HookStore`."""
 
     @writes
     def token_put(self, tx: sqlite3.Connection, record: ApiToken, *, expected_version: int) -> None:
@@ -54,6 +56,23 @@ class Access(Table):
     def federation_remove(self, tx: sqlite3.Connection, name: str) -> None:
         _remove(tx, FEDERATION, name)
 
+    @writes
+    def hook_put(self, tx: sqlite3.Connection, record: Hook, *, expected_version: int) -> None:
+        _check(tx, HOOK, record.name, record.version, expected_version)
+        put_hook(tx, record)
+
+    @reads
+    def hook_get(self, tx: sqlite3.Connection, name: str) -> Hook:
+        return rows.loads(Hook, _data(tx, HOOK, name))
+
+    @reads
+    def hook_list(self, tx: sqlite3.Connection) -> Sequence[Hook]:
+        return tuple(rows.loads(Hook, data) for data in _all(tx, HOOK))
+
+    @writes
+    def hook_remove(self, tx: sqlite3.Connection, name: str) -> None:
+        _remove(tx, HOOK, name)
+
 
 def put_token(tx: sqlite3.Connection, record: ApiToken) -> None:
     """Write a token's record over what is there."""
@@ -63,6 +82,11 @@ def put_token(tx: sqlite3.Connection, record: ApiToken) -> None:
 def put_federation(tx: sqlite3.Connection, record: Federation) -> None:
     """Write a federation over what is there."""
     _put(tx, FEDERATION, record.name, record.version, rows.dumps(record))
+
+
+def put_hook(tx: sqlite3.Connection, record: Hook) -> None:
+    """Write a hook over what is there."""
+    _put(tx, HOOK, record.name, record.version, rows.dumps(record))
 
 
 def _put(tx: sqlite3.Connection, kind: str, name: str, version: int, data: str) -> None:

@@ -15,6 +15,7 @@ from control_plane.stores import cursors, transitions
 from control_plane.stores.sqlite import rows
 from control_plane.stores.sqlite.autoscalers import all_autoscalers
 from control_plane.stores.sqlite.database import Table, reads, writes
+from control_plane.stores.sqlite.deliveries import waiting_deliveries
 from control_plane.stores.sqlite.queues import all_queues
 
 
@@ -28,6 +29,7 @@ class Control(Table):
             queues=all_queues(tx),
             leases={held.fence.name: held for held in all_leases(tx)},
             cooldowns=_cooldowns(tx),
+            deliveries=waiting_deliveries(tx),
         )
 
     @writes

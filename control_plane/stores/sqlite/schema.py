@@ -272,4 +272,16 @@ _V5 = (
     ) without rowid""",
 )
 
-MIGRATIONS: tuple[tuple[str, ...], ...] = (_V1, _V2, _V3, _V4, _V5)
+_V6 = (
+    """create table deliveries (
+        id text primary key,
+        version integer not null,
+        state text not null,
+        created_at text not null,
+        data text not null
+    ) without rowid""",
+    "create index deliveries_waiting on deliveries (id) where state = 'waiting'",
+    "create index deliveries_by_time on deliveries (created_at)",
+)
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (_V1, _V2, _V3, _V4, _V5, _V6)

@@ -10,6 +10,8 @@ from math import ceil
 from typing import Any
 
 from control_plane.core.access import ApiToken, Federation
+from control_plane.core.alerts import Delivery
+from control_plane.core.hooks import Hook
 from control_plane.core.model import (
     Artifact,
     Attempt,
@@ -27,6 +29,7 @@ from control_plane.stores.sqlite import (
     attempts,
     autoscalers,
     control,
+    deliveries,
     ledger,
     machines,
     queues,
@@ -81,6 +84,7 @@ class Transfers(Table):
         )
         tx.execute("delete from plans where at < ?", (rows.text(before),))
         tx.execute(OLD_EVENTS, (rows.text(before),))
+        tx.execute("delete from deliveries where created_at < ?", (rows.text(before),))
         return tuple(job_id for (job_id,) in forgotten)
 
 
@@ -269,5 +273,17 @@ _KINDS: Mapping[TransferKind, _Kind] = {
         query=_OF_ACCESS.format(access.FEDERATION),
         record=_of_data(Federation),
         put=access.put_federation,
+    ),
+    TransferKind.HOOK: _Kind(
+        first=("",),
+        query=_OF_ACCESS.format(access.HOOK),
+        record=_of_data(Hook),
+        put=access.put_hook,
+    ),
+    TransferKind.DELIVERY: _Kind(
+        first=("",),
+        query="select id, data from deliveries where id > ? order by id limit ?",
+        record=_of_data(Delivery),
+        put=deliveries.put_delivery,
     ),
 }

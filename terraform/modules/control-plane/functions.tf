@@ -1,4 +1,4 @@
-# Four functions of one zip. Each has a role and a log of its own.
+# Four functions of one zip, or of one image. Each has a role and a log of its own.
 
 locals {
   functions = var.enabled ? {
@@ -29,6 +29,7 @@ locals {
     },
   )
   callers = ["reconcile", "prices"]
+  image   = var.package.image != ""
 }
 
 resource "aws_lambda_function" "this" {
@@ -43,15 +44,24 @@ resource "aws_lambda_function" "this" {
   function_name     = "${local.prefix}-${each.key}"
   description       = each.value.says
   role              = aws_iam_role.this[each.key].arn
-  handler           = "control_plane.serverless.${each.value.handler}.handler"
-  runtime           = var.functions.runtime
+  package_type      = local.image ? "Image" : "Zip"
+  handler           = local.image ? null : "control_plane.serverless.${each.value.handler}.handler"
+  runtime           = local.image ? null : var.functions.runtime
   architectures     = [var.functions.architecture]
   memory_size       = var.functions.memory_mib
   timeout           = each.value.timeout
-  s3_bucket         = var.package.bucket
-  s3_key            = var.package.key
-  s3_object_version = var.package.version
+  image_uri         = local.image ? var.package.image : null
+  s3_bucket         = local.image ? null : var.package.bucket
+  s3_key            = local.image ? null : var.package.key
+  s3_object_version = local.image ? null : var.package.version
   tags              = local.tags
+
+  dynamic "image_config" {
+    for_each = local.image ? [true] : []
+    content {
+      command = ["control_plane.serverless.${each.value.handler}.handler"]
+    }
+  }
 
   environment {
     variables = merge(local.environment, contains(local.callers, each.key) ? local.federation : {})

@@ -18,17 +18,28 @@ variable "name" {
 }
 
 variable "package" {
-  description = "The zip that all functions run (`make lambda`), by its version in a bucket of the same region: another version is a change, another upload is not."
+  description = "What all functions run. Either the zip (`make lambda`), by its version in a bucket of the same region: another version is a change, another upload is not. Or the image (`make lambda-image`), by its digest in a repository of the same account and region."
   type = object({
-    bucket  = string
-    key     = string
-    version = string
+    bucket  = optional(string, "")
+    key     = optional(string, "")
+    version = optional(string, "")
+    image   = optional(string, "")
   })
   nullable = false
 
   validation {
-    condition     = alltrue([for each in [var.package.bucket, var.package.key, var.package.version] : length(each) > 0])
-    error_message = "`package` needs `bucket`, `key` and `version`. The version is the object's: the bucket must keep versions."
+    condition     = var.package.image != "" || alltrue([for each in [var.package.bucket, var.package.key, var.package.version] : length(each) > 0])
+    error_message = "`package` needs `bucket`, `key` and `version`, or `image`. The version is the object's: the bucket must keep versions."
+  }
+
+  validation {
+    condition     = var.package.image == "" || join("", [var.package.bucket, var.package.key, var.package.version]) == ""
+    error_message = "`package` is a zip or an image: `image` stands alone."
+  }
+
+  validation {
+    condition     = can(regex("^([^@]+@sha256:[0-9a-f]{64})?$", var.package.image))
+    error_message = "`package.image` ends in the digest (REPOSITORY@sha256:…). What a tag names may be another image tomorrow, and no plan would show it."
   }
 }
 
@@ -52,7 +63,7 @@ variable "access" {
 }
 
 variable "functions" {
-  description = "How the functions run. `runtime` and `architecture` are those that the zip was built for. `tracing` costs more than all else of a deployment that has nothing to do."
+  description = "How the functions run. `runtime` and `architecture` are those that the zip was built for; an image brings its runtime. `tracing` costs more than all else of a deployment that has nothing to do."
   type = object({
     runtime      = optional(string, "python3.12")
     architecture = optional(string, "x86_64")

@@ -9,7 +9,14 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 
 from agent_bootstrap import client as module
-from agent_bootstrap.client import Client, Refusal, SessionOver, Stale, Unanswered
+from agent_bootstrap.client import (
+    Client,
+    Elsewhere,
+    Refusal,
+    SessionOver,
+    Stale,
+    Unanswered,
+)
 from agent_bootstrap.wire import Left
 
 STALE = '{"type": "https://orchctl.dev/problems/stale-epoch"}'
@@ -78,6 +85,7 @@ def ask(client: Client) -> Left:
         (200, "<html>log in to the wifi", Unanswered),
         (200, "[]", Unanswered),
         (302, "", Refusal),
+        (307, "", Elsewhere),
     ],
 )
 def test_each_answer_has_one_meaning(

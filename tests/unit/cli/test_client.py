@@ -11,6 +11,7 @@ import pytest
 import orchctl
 from control_plane.core.job_ids import id_for, made_at
 from control_plane.core.model import JobState
+from orchctl import client as module
 from orchctl import http
 from orchctl.client import Client
 from orchctl.errors import Conflict, NotFound, Unavailable
@@ -168,6 +169,19 @@ def test_waiting_is_a_chain_of_bounded_polls(server: FakeServer) -> None:
     with Client(server.url) as client:
         assert client.jobs.wait("j-1").state is JobState.SUCCEEDED
     assert [float(asked.query["timeout_s"]) for asked in server.asked] == [20.0, 20.0]
+
+
+def test_a_server_that_answers_at_once_is_not_asked_again_at_once(
+    server: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "FOLLOW_PAUSE_S", 1.0)
+    slept: list[float] = []
+    for _ in range(9):
+        server.on("GET", "/v1/jobs/j-1/wait", samples.job(state=JobState.RUNNING))
+    server.on("GET", "/v1/jobs/j-1/wait", samples.ended(0, JobState.SUCCEEDED))
+    with Client(server.url, sleep=slept.append) as client:
+        assert client.jobs.wait("j-1").state is JobState.SUCCEEDED
+    assert slept == [1.0, 1.5, 2.25, 3.375, 5.0625, 7.59375, 10.0, 10.0, 10.0]
 
 
 def test_attempts_plans_and_a_wake(server: FakeServer) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from control_plane.core.demand import Tally, aged_priority, demand
+from control_plane.core.demand import Tally, demand
 from control_plane.core.model import MachineState, Need, WaitingGroup
 from control_plane.core.recovery import recover
 from control_plane.core.snapshot import Snapshot
@@ -144,9 +144,9 @@ def test_a_queue_grows_more_urgent_while_its_oldest_job_waits(
 def test_the_aged_priority_in_figures() -> None:
     """A queue without waiters has its plain priority."""
     rules = queue(priority=3, ageing_s=600)
-    assert aged_priority(rules, None, NOW) == 3
-    assert aged_priority(rules, ago(599), NOW) == 3
-    assert aged_priority(rules, ago(1800), NOW) == 6  # 3 + 1800 // 600
+    assert rules.aged_priority(None, NOW) == 3
+    assert rules.aged_priority(ago(599), NOW) == 3
+    assert rules.aged_priority(ago(1800), NOW) == 6  # 3 + 1800 // 600
 
 
 def test_the_urgent_queue_takes_the_machine_and_the_other_one_buys() -> None:

@@ -7,15 +7,18 @@ for the account's.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import botocore.session
+import httpx2
 import pytest
 from botocore import xform_name
 from botocore.exceptions import ClientError
 
+from control_plane.blobs.s3 import S3Blobs, connect
 from control_plane.stores.dynamodb import INDEXES
 from control_plane.stores.dynamodb.table import create_table
 from tests.emulators.ministack import Ministack
@@ -108,6 +111,11 @@ class Guarded:
                 return str(error)
         return ""
 
+    def blobs(self) -> S3Blobs:
+        """Under the role."""
+        client = connect(region=REGION, endpoint_url=self._endpoint, **self._lent)
+        return S3Blobs(lambda: client, BUCKET)
+
     def _client(self, service: str, region: str, credentials: Mapping[str, str]) -> Any:
         return self._session.create_client(
             service, region_name=region, endpoint_url=self._endpoint, **credentials
@@ -149,6 +157,27 @@ def test_the_emulator_denies_a_call_without_its_right_by_name(
     assert not guarded.denial(call)
     guarded.allow(without(policy(function), action))
     assert action in guarded.denial(call)
+
+
+@pytest.mark.parametrize("action", ["s3:PutObject", "s3:GetObject"])
+def test_an_address_is_as_good_as_the_role_that_signed_it(guarded: Guarded, action: str) -> None:
+    blobs, data = guarded.blobs(), b"a source"
+    sha256 = hashlib.sha256(data).hexdigest()
+    key = f"sources/{sha256}"
+
+    def attempt() -> int:
+        """The status of a PUT or a GET by whoever has the address alone."""
+        if action == "s3:GetObject":
+            url = blobs.sign_download(key, name="source.tar.gz", expires_s=60)
+            return httpx2.get(url).status_code
+        to = blobs.sign_upload(key, size=len(data), sha256=sha256, expires_s=60)
+        return httpx2.put(to.url, content=data, headers=to.headers).status_code
+
+    guarded.allow(policy("api"))
+    blobs.put(key, data)
+    assert attempt() == 200
+    guarded.allow(without(policy("api"), action))
+    assert attempt() == 403
 
 
 def test_a_machine_may_do_nothing(recorded: Recorded, guarded: Guarded) -> None:

@@ -41,7 +41,7 @@ class World:
         self.book = self.reader()
 
     def reader(self) -> SavedPrices:
-        return SavedPrices(self.blobs, self.sellers, self.clock.now)
+        return SavedPrices(self.blobs, lambda: self.sellers, self.clock.now)
 
     def save(self, *clouds: CloudPolicy) -> Any:
         return save_prices(self.blobs, self.sellers, clouds)

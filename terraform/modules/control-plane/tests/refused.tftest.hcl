@@ -54,3 +54,23 @@ run "what_the_zip_or_aws_does_not_know" {
 
   expect_failures = [var.access, var.functions, var.retention]
 }
+
+run "an_image_that_may_be_another_tomorrow" {
+  command = plan
+
+  variables {
+    package = { image = "repository/orchctl:latest" }
+  }
+
+  expect_failures = [var.package]
+}
+
+run "a_zip_and_an_image" {
+  command = plan
+
+  variables {
+    package = { bucket = "b", key = "k", version = "v", image = "orchctl@sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08" }
+  }
+
+  expect_failures = [var.package]
+}

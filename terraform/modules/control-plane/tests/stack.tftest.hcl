@@ -229,3 +229,20 @@ run "nothing" {
     error_message = "What is not made is not put out."
   }
 }
+
+run "an_image" {
+  command = plan
+
+  variables {
+    package = { image = "repository/orchctl@sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08" }
+  }
+
+  assert {
+    condition     = alltrue([for each in aws_lambda_function.this : each.package_type == "Image" && endswith(each.image_uri, "@sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08")])
+    error_message = "All run one image."
+  }
+  assert {
+    condition     = alltrue([for name, each in aws_lambda_function.this : each.image_config[0].command == tolist(["control_plane.serverless.${name}.handler"])])
+    error_message = "Each runs its own handler."
+  }
+}

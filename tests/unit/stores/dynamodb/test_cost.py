@@ -13,6 +13,7 @@ from uuid import UUID
 
 import pytest
 
+from control_plane.core.alerts import DeliveryState
 from control_plane.core.codec import to_json
 from control_plane.core.job_ids import id_for
 from control_plane.core.model import Artifact, Job, JobState, Machine, MachineState, Reason
@@ -23,6 +24,7 @@ from control_plane.stores.dynamodb.calls import connect
 from control_plane.stores.dynamodb.capacity import item_size
 from control_plane.stores.dynamodb.items import encode_item
 from control_plane.stores.transfer import JobRow
+from tests.conformance.builders import delivery
 from tests.emulators.ministack import Ministack
 from tests.unit.stores.dynamodb.stores import (
     BOX,
@@ -289,6 +291,18 @@ def test_an_idle_look_reads_one_unit_and_a_half_and_writes_nothing(
         idle_look(store)
     assert (bill.reads, bill.writes) == (1.5, 0)
     assert bill.requests == {"Query": 3}
+
+
+def test_a_message_costs_looks_nothing_once_it_is_sent(dynamodb: Any, table_name: str) -> None:
+    store = make_store(dynamodb, table_name)
+    with_queue(store, "research")
+    with billed(store) as bill:
+        store.delivery_put(delivery(), expected_version=0)
+    assert bill.writes == 4, "a transaction over two small items"
+    store.delivery_put(delivery(version=2, state=DeliveryState.SENT), expected_version=1)
+    with billed(store) as bill:
+        idle_look(store)
+    assert (bill.reads, bill.writes) == (1.5, 0)
 
 
 def test_counting_what_waits_reads_no_more_of_a_deep_line_than_its_limit(

@@ -1,0 +1,1 @@
+"""Webhooks, signed: which come in and start jobs, which go out and tell of trouble."""
