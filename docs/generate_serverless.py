@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import cache
@@ -29,6 +29,7 @@ ROOT = DOCS.parent
 PERMISSIONS = DOCS / "serverless-permissions.md"
 COST = DOCS / "serverless-cost.md"
 FIGURES = DOCS / "serverless-figures.json"
+ALARMS = ROOT / "infra" / "lambda" / "alarms-all.yml"
 
 SAFETY = 2
 """Times are measured on emulators. A function of 1,024 MB has 0.58 of a core, and AWS's own parts
@@ -127,6 +128,14 @@ def _seconds(rate: str) -> int:
     found = re.fullmatch(r"rate\((\d+) minutes?\)", rate)
     assert found, rate
     return int(found[1]) * 60
+
+
+@cache
+def alarms() -> Sequence[str]:
+    """Those that are deployed when nothing else is said."""
+    told: Any = YAML(typ="safe", pure=True).load(ALARMS.read_text("utf-8"))
+    found = told["Resources"].items()
+    return [name for name, each in found if each["Type"] == "AWS::CloudWatch::Alarm"]
 
 
 @cache
@@ -255,7 +264,8 @@ def _idle_table() -> Iterator[str]:
     every = deployment().looks_a_month + deployment().prices_a_month
     beyond = {
         "for each further region of AWS that a document names": cloud_wait_usd(),
-        "for each alarm": usd.ALARM_MONTH,
+        f"its {len(alarms())} alarms (`alarms: none` leaves them out)": usd.ALARM_MONTH
+        * len(alarms()),
         "for each figure that is sent all month": usd.METRIC_MONTH,
         "for a gigabyte in the table, with its backup": usd.STORED_GB_MONTH + usd.BACKUP_GB_MONTH,
         "with `tracing: Active`": every * usd.TRACE,

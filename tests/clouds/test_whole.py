@@ -12,6 +12,9 @@ import pytest
 from control_plane.core.model import JobState, MachineState
 from tests.clouds.world import CLOUDS, Land
 
+BACK_WITHIN_S = 5.0
+"""A job waits again so soon after the metadata service says that its machine is taken."""
+
 
 @pytest.fixture(params=sorted(CLOUDS))
 def land(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Land]:
@@ -44,11 +47,15 @@ def test_a_machine_that_is_taken_away_gives_its_job_to_the_next_one(land: Land) 
     job = land.submit(command, grace_s=10)
     land.until(lambda: land.job(job).state is JobState.RUNNING, "the job runs")
     (first,) = land.machines()
+    flipped_at = land.plane.service.clock.now()
     land.interrupt(first.id)
     land.until(lambda: land.job(job).state is JobState.SUCCEEDED, "it runs elsewhere")
     land.until(lambda: gone(land), "both machines go")
     one, two = land.plane.store.job_attempts(job.id)
     assert (one.outcome, one.machine_id) == ("interrupted", first.id)
+    assert one.ended_at
+    back_after_s = (one.ended_at - flipped_at).total_seconds()
+    assert back_after_s < BACK_WITHIN_S
     assert (two.outcome, two.machine_id != first.id) == ("succeeded", True)
     assert land.cloud.left() == []
     assert land.cloud.violations() == []

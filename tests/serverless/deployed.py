@@ -161,3 +161,31 @@ def service(folder: Path, archive: Path) -> Path:
     shutil.copytree(ROOT / "infra", place / "infra")
     (place / archive.name).symlink_to(archive)
     return place
+
+
+def packaged(folder: Path, archive: Path, **environment: str) -> Mapping[str, Any]:
+    """The template that osls makes of `serverless.yml`, which deploys nothing."""
+    done = subprocess.run(
+        [
+            *(str(requires.osls()), "package", "--stage", "prod"),
+            *("--region", REGION, "--package", str(folder / "out")),
+        ],
+        cwd=service(folder, archive),
+        env={
+            "PATH": os.environ["PATH"],
+            "HOME": str(folder),
+            "CI": "1",
+            "AWS_ACCESS_KEY_ID": "any",
+            "AWS_SECRET_ACCESS_KEY": "any",
+            "ORCHCTL_ADMIN_TOKEN_SHA256": "0" * 64,
+            "ORCHCTL_ARTIFACT": archive.name,
+            "SLS_TELEMETRY_DISABLED": "1",
+            **environment,
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    made = folder / "out" / "cloudformation-template-update-stack.json"
+    return dict(json.loads(made.read_text()))

@@ -3,8 +3,6 @@ answered through the Runtime API."""
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -15,12 +13,11 @@ from queue import Empty
 import httpx2
 import pytest
 
-from tests import requires
 from tests.agent import image as agents_image
 from tests.requires import ROOT
 from tests.serverless import image
 from tests.serverless.attacker import answer_of, request_event
-from tests.serverless.deployed import FUNCTIONS, REGION, TOKEN, Deployed, service
+from tests.serverless.deployed import FUNCTIONS, REGION, TOKEN, Deployed, packaged
 from tests.serverless.image import Container, Image
 from tests.serverless.runtime import FunctionFailed, Runtime
 
@@ -113,30 +110,9 @@ def test_a_function_that_cannot_start_says_why(functions: Image, deployed: Deplo
 
 def test_osls_deploys_it_where_that_is_wanted(tmp_path: Path) -> None:
     """Each function runs the image by a command of its own, and nothing is said of a zip."""
-    program, uri = requires.osls(), f"orchctl@sha256:{'0' * 64}"
+    uri = f"orchctl@sha256:{'0' * 64}"
     where = f"123456789012.dkr.ecr.{REGION}.amazonaws.com/{uri}"
-    done = subprocess.run(
-        [program, "package", "--stage", "prod", "--region", REGION, "--package", tmp_path / "out"],
-        cwd=service(tmp_path, tmp_path / "none.zip"),
-        env={
-            "PATH": os.environ["PATH"],
-            "HOME": str(tmp_path),
-            "CI": "1",
-            "AWS_ACCESS_KEY_ID": "any",
-            "AWS_SECRET_ACCESS_KEY": "any",
-            "ORCHCTL_ADMIN_TOKEN_SHA256": "0" * 64,
-            "ORCHCTL_CODE": "image",
-            "ORCHCTL_IMAGE": where,
-            "SLS_TELEMETRY_DISABLED": "1",
-        },
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    template = json.loads(
-        (tmp_path / "out" / "cloudformation-template-update-stack.json").read_text()
-    )
+    template = packaged(tmp_path, tmp_path / "none.zip", ORCHCTL_CODE="image", ORCHCTL_IMAGE=where)
     made = [
         each["Properties"]
         for each in template["Resources"].values()

@@ -18,6 +18,7 @@ from packaging.utils import canonicalize_name
 
 from tests.requires import ROOT
 from tests.serverless.conftest import build
+from tests.serverless.deployed import packaged
 
 pytestmark = pytest.mark.xdist_group("serverless")
 
@@ -113,3 +114,15 @@ def test_a_directory_with_something_in_it_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(subprocess.CalledProcessError):
         build("--directory", tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+
+
+def test_alarms_can_be_left_out_and_nothing_else_goes(archive: Path, tmp_path: Path) -> None:
+    kinds: dict[str, list[str]] = {}
+    for alarms in ("all", "none"):
+        folder = tmp_path / alarms
+        folder.mkdir()
+        template = packaged(folder, archive, ORCHCTL_ALARMS=alarms)
+        kinds[alarms] = sorted(each["Type"] for each in template["Resources"].values())
+    left_out = [kind for kind in kinds["all"] if kind.startswith(("AWS::CloudWatch", "AWS::SNS"))]
+    assert len(left_out) == 10
+    assert sorted([*kinds["none"], *left_out]) == kinds["all"]
