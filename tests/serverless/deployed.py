@@ -9,7 +9,8 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +120,15 @@ class Deployed:
             raise RuntimeError(f"orchctl {' '.join(words)}: {done.returncode}\n{said}")
         return done.stdout
 
+    @contextmanager
+    def restored(self) -> Iterator[None]:
+        """Take rows away that are added meanwhile: other tests look at all there ever was."""
+        table, name = self.client("dynamodb"), self.outputs()["TableName"]
+        before = _keys(table, name)
+        yield
+        for pk, sk in _keys(table, name) - before:
+            table.delete_item(TableName=name, Key={"pk": {"S": pk}, "sk": {"S": sk}})
+
     def close(self) -> None:
         self.ministack.kill()
         self.front.close()
@@ -151,6 +161,13 @@ class Deployed:
         # The emulator speaks no TLS here, and the bucket refuses whoever comes without.
         self.client("s3").delete_bucket_policy(Bucket=self.outputs()["BucketName"])
         self.tell({"ORCHCTL_PUBLIC_URL": self.url})
+
+
+def _keys(dynamodb: Any, table: str) -> set[tuple[str, str]]:
+    pages = dynamodb.get_paginator("scan").paginate(
+        TableName=table, ProjectionExpression="pk, sk", ConsistentRead=True
+    )
+    return {(item["pk"]["S"], item["sk"]["S"]) for page in pages for item in page["Items"]}
 
 
 def service(folder: Path, archive: Path) -> Path:

@@ -84,8 +84,13 @@ def target(deployed: Deployed) -> Iterator[Target]:
     vouching, issuer = identity.Clouds(), Issuer()
     internet = json.dumps({".amazonaws.com": vouching.url})
     deployed.tell({"PYTHONPATH": str(NETWORK), "FAKE_INTERNET": internet})
-    dynamodb, name = deployed.client("dynamodb"), deployed.outputs()["TableName"]
-    before = _keys(dynamodb, name)
+    with deployed.restored():
+        yield from _target(deployed, vouching, issuer)
+    issuer.close()
+    vouching.close()
+
+
+def _target(deployed: Deployed, vouching: identity.Clouds, issuer: Issuer) -> Iterator[Target]:
     attacker = Attacker(deployed)
     assert attacker.ask("POST", "/v1/queues", {"name": QUEUE}).status == 201
     rule = {
@@ -95,6 +100,7 @@ def target(deployed: Deployed) -> Iterator[Target]:
     }
     wanted = {"issuer": issuer.url, "audience": AUDIENCE, "rules": [rule]}
     assert attacker.ask("PUT", f"/v1/federations/{QUEUE}", wanted).status == 201
+    dynamodb, name = deployed.client("dynamodb"), deployed.outputs()["TableName"]
     table = TableClient(dynamodb, name, indexes=INDEXES)
     made = Target(
         attacker=attacker,
@@ -107,18 +113,7 @@ def target(deployed: Deployed) -> Iterator[Target]:
         made.launch(number)
     yield made
     lines = Counter(attacker.lines())
-    for pk, sk in _keys(dynamodb, name) - before:
-        dynamodb.delete_item(TableName=name, Key={"pk": {"S": pk}, "sk": {"S": sk}})
-    issuer.close()
-    vouching.close()
     assert lines == Counter(attacker.answered), "each request has one line in the log"
-
-
-def _keys(dynamodb: Any, table: str) -> set[tuple[str, str]]:
-    pages = dynamodb.get_paginator("scan").paginate(
-        TableName=table, ProjectionExpression="pk, sk", ConsistentRead=True
-    )
-    return {(item["pk"]["S"], item["sk"]["S"]) for page in pages for item in page["Items"]}
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import httpx2
 import pytest
@@ -52,19 +51,8 @@ pools:
 
 @pytest.fixture(autouse=True)
 def _nothing_left(deployed: Deployed) -> Iterator[None]:
-    """Other tests look at all there ever was."""
-    table, name = deployed.client("dynamodb"), deployed.outputs()["TableName"]
-    before = _keys(table, name)
-    yield
-    for pk, sk in _keys(table, name) - before:
-        table.delete_item(TableName=name, Key={"pk": {"S": pk}, "sk": {"S": sk}})
-
-
-def _keys(dynamodb: Any, table: str) -> set[tuple[str, str]]:
-    pages = dynamodb.get_paginator("scan").paginate(
-        TableName=table, ProjectionExpression="pk, sk", ConsistentRead=True
-    )
-    return {(item["pk"]["S"], item["sk"]["S"]) for page in pages for item in page["Items"]}
+    with deployed.restored():
+        yield
 
 
 @pytest.fixture
