@@ -85,7 +85,7 @@ class Agents:
         self._tokens = tokens
         self._timing = timing
         self._settings = settings
-        self._verifiers = verifiers or {}
+        self._verifiers = {} if verifiers is None else verifiers
         self._direct = direct
         self._refused: deque[str] = deque(maxlen=REFUSALS_KEPT)
 

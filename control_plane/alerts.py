@@ -7,13 +7,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from control_plane.core.alerts import AlertKind, Delivery, day_of, delivery_id
 from control_plane.core.model import Job
-from control_plane.core.plan import Plan
 from control_plane.core.policy import Autoscaler
 from control_plane.errors import Conflict
 from control_plane.ports import Store
+
+if TYPE_CHECKING:
+    from control_plane.core.plan import Plan
 
 DAY_MAX = 200
 """Messages that are written in a day (UTC). A sweep whose jobs all fail says so often enough by

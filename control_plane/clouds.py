@@ -1,32 +1,45 @@
 """The clouds: for each one who sells and ends its machines, who says which machine is calling, and
 what it tells from outside.
 
-Nothing is connected here, and no SDK imported, before a document names the cloud. Who sells is
-imported when somebody buys: those who only answer machines start without it.
+Nothing is connected here, and no SDK imported, before a document names the cloud. Each part is
+imported when it is wanted: those who only answer machines start without what sells.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cache
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
-from control_plane.identity.aws import AwsIdentity
-from control_plane.identity.azure import AzureIdentity
-from control_plane.identity.gcp import GcpIdentity, PushIdentity
 from control_plane.identity.verifier import Verifier
 from control_plane.identity.web import Web
 from control_plane.interruptions import Source
 from control_plane.ports import Provider
-from providers.aws import events as aws_events
-from providers.azure import events as azure_events
-from providers.gcp import events as gcp_events
 
 if TYPE_CHECKING:
     from azure.core.credentials import TokenCredential
     from google.auth.credentials import Credentials
+
+T = TypeVar("T")
+
+
+class Late(Mapping[str, T]):
+    """A mapping that is made when something in it is wanted first."""
+
+    def __init__(self, make: Callable[[], Mapping[str, T]]) -> None:
+        self._made = cache(make)
+
+    def __getitem__(self, name: str) -> T:
+        return self._made()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._made())
+
+    def __len__(self) -> int:
+        return len(self._made())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,6 +108,10 @@ def cloud_verifiers(
     web: Web, now: Callable[[], datetime], public_url: str
 ) -> Mapping[str, Verifier]:
     """How machines of the three clouds prove who they are to a server at `public_url`."""
+    from control_plane.identity.aws import AwsIdentity
+    from control_plane.identity.azure import AzureIdentity
+    from control_plane.identity.gcp import GcpIdentity
+
     return {
         "aws": AwsIdentity(web, now),
         "azure": AzureIdentity(web, now),
@@ -104,6 +121,11 @@ def cloud_verifiers(
 
 def cloud_sources(web: Web, now: Callable[[], datetime], public_url: str) -> Mapping[str, Source]:
     """How the three clouds tell a server at `public_url` something from outside."""
+    from control_plane.identity.gcp import PushIdentity
+    from providers.aws import events as aws_events
+    from providers.azure import events as azure_events
+    from providers.gcp import events as gcp_events
+
     push = PushIdentity(web, now, audience=f"{public_url}/v1/notices/gcp")
     return {
         "aws": Source(read=aws_events.read),

@@ -25,7 +25,7 @@ from control_plane.api.app import create_app
 from control_plane.api.deps import ApiDeps, ApiSettings
 from control_plane.api.edge import HEADERS
 from control_plane.api.problems import Malformed
-from control_plane.clouds import cloud_sources, cloud_verifiers
+from control_plane.clouds import Late, cloud_sources, cloud_verifiers
 from control_plane.dashboard import mount
 from control_plane.direct import Direct
 from control_plane.fleet import Fleet
@@ -77,7 +77,7 @@ def app(has: Parts) -> FastAPI:
                 MachineTokens(secret),
                 has.timing,
                 AgentSettings(wait_s=0, poll_s=POLL_S, poll_longest_s=POLL_LONGEST_S),
-                cloud_verifiers(web, now, settings.public_url),
+                Late(lambda: cloud_verifiers(web, now, settings.public_url)),
                 direct,
             ),
             fleet=Fleet(service),
@@ -89,7 +89,9 @@ def app(has: Parts) -> FastAPI:
                 Issuers(Web(), now),
                 secret=secret,
             ),
-            interruptions=Interruptions(service, cloud_sources(web, now, settings.public_url)),
+            interruptions=Interruptions(
+                service, Late(lambda: cloud_sources(web, now, settings.public_url))
+            ),
             prices=has.prices,
             settings=ApiSettings(
                 server_id=settings.installation,
