@@ -40,17 +40,18 @@ def deliver(deployed: Deployed, secret: str, body: bytes = PUSH) -> httpx2.Respo
 
 
 def test_a_push_starts_a_job_once(deployed: Deployed) -> None:
-    deployed.orchctl("queue", "create", "hooked")
-    command = ("--queue", "hooked", "--on", "push", "--repository", "acme/*", "--", "true")
-    deployed.orchctl("hook", "create", "train", *command)
-    secret = deployed.orchctl("hook", "secret", "train").strip()
-    first, again = deliver(deployed, secret), deliver(deployed, secret)
-    assert (first.status_code, again.status_code) == (201, 200), first.text
-    assert first.json()["job"] == again.json()["job"]
-    forged = deliver(deployed, "whsec_" + "A" * 43)
-    changed = deliver(deployed, secret, PUSH.replace(b"vision", b"vixens"))
-    for refused in (forged, changed):
-        assert refused.status_code == 401
-        assert refused.headers["content-type"] == "application/problem+json"
-    job = json.loads(deployed.orchctl("job", "get", first.json()["job"], "-o", "json"))
-    assert (job["queue"], job["owner"]) == ("hooked", "hook:train")
+    with deployed.restored():
+        deployed.orchctl("queue", "create", "hooked")
+        command = ("--queue", "hooked", "--on", "push", "--repository", "acme/*", "--", "true")
+        deployed.orchctl("hook", "create", "train", *command)
+        secret = deployed.orchctl("hook", "secret", "train").strip()
+        first, again = deliver(deployed, secret), deliver(deployed, secret)
+        assert (first.status_code, again.status_code) == (201, 200), first.text
+        assert first.json()["job"] == again.json()["job"]
+        forged = deliver(deployed, "whsec_" + "A" * 43)
+        changed = deliver(deployed, secret, PUSH.replace(b"vision", b"vixens"))
+        for refused in (forged, changed):
+            assert refused.status_code == 401
+            assert refused.headers["content-type"] == "application/problem+json"
+        job = json.loads(deployed.orchctl("job", "get", first.json()["job"], "-o", "json"))
+        assert (job["queue"], job["owner"]) == ("hooked", "hook:train")
