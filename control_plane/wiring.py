@@ -13,13 +13,11 @@ from importlib.metadata import version
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from fastapi import FastAPI
-
 from agent_bootstrap.bundle import bundle, bundle_sha256
 from control_plane.access.entrance import Access
 from control_plane.access.oidc import Issuers
 from control_plane.agents import Agents, AgentSettings
-from control_plane.api.app import create_app
+from control_plane.api.app import App, create_app
 from control_plane.api.changes import Changes
 from control_plane.api.deps import ApiDeps, ApiSettings
 from control_plane.api.together import Together
@@ -74,7 +72,7 @@ class EmbeddedSettings:
 class ControlPlane:
     """Everything wired together, not yet running."""
 
-    app: FastAPI
+    app: App
     loop: Loop
     store: Store
     service: Service

@@ -6,10 +6,9 @@ import base64
 import hashlib
 import hmac
 from collections.abc import Callable, Sequence
-from typing import Annotated, TypeVar
+from typing import TypeVar
 from urllib.parse import urlencode
 
-from fastapi import Depends, Query
 from starlette.requests import Request
 
 from control_plane.api.deps import deps_of
@@ -73,14 +72,3 @@ class Paging:
 
 
 _PAGING = ("limit", "cursor")
-
-
-async def _paging(
-    request: Request,
-    limit: Annotated[int, Query(ge=1, le=LIMIT_MAX)] = LIMIT_DEFAULT,
-    cursor: Annotated[str, Query(max_length=4096)] = "",
-) -> Paging:
-    return Paging(request, limit, cursor)
-
-
-Paged = Annotated[Paging, Depends(_paging)]

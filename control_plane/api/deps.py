@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import TYPE_CHECKING
 
-from fastapi import Depends, FastAPI, Request
+from starlette.requests import Request
 
 from control_plane.access.entrance import Access
-from control_plane.access.who import Identity
 from control_plane.agents import Agents
 from control_plane.api.changes import Changes
 from control_plane.api.limits import FAILURES, Counts, Failures
@@ -22,6 +21,9 @@ from control_plane.loop_figures import LoopFigures
 from control_plane.ports import Blobs, Clock, PriceBook, Store
 from control_plane.service import Service
 from control_plane.webhooks.hooks import Hooks
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,27 +92,7 @@ class ApiDeps:
         object.__setattr__(self, "lines", Counts(FAILURES, self.clock))
 
 
-async def _deps(request: Request) -> ApiDeps:
-    return deps_of(request)
-
-
-async def _actor(request: Request) -> str:
-    return str(request.state.actor)
-
-
-async def _who(request: Request) -> Identity:
-    identity: Identity = request.state.identity
-    return identity
-
-
 def deps_of(request: Request) -> ApiDeps:
     """What the app of this request was built from."""
     deps: ApiDeps = request.app.state.deps
     return deps
-
-
-Deps = Annotated[ApiDeps, Depends(_deps)]
-Actor = Annotated[str, Depends(_actor)]
-"""Who sent the request, for the event log."""
-Who = Annotated[Identity, Depends(_who)]
-"""The same with what they may do, for what the table of roles leaves to the route."""

@@ -5,15 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Annotated
-
-from fastapi import Header
 
 from control_plane.api.problems import PreconditionFailed, PreconditionRequired
 from control_plane.errors import Conflict, InvalidInput
-
-IfMatch = Annotated[str, Header(alias="If-Match", max_length=200)]
-IfNoneMatch = Annotated[str, Header(alias="If-None-Match", max_length=2000)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Annotated, Any
 
-from fastapi import Path, Query
 from pydantic import AfterValidator, StringConstraints
 from pydantic_core import PydanticCustomError
 
+from control_plane.api.names import ID, NAME, safe_file_name
 from control_plane.config.units import (
     parse_disk_gib,
     parse_duration_s,
@@ -20,13 +20,8 @@ from control_plane.config.units import (
 )
 from control_plane.errors import InvalidInput
 
-_NAME = "[a-z]([a-z0-9-]{0,38}[a-z0-9])?"
-_ID = "[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?"
-NAME = f"^{_NAME}$"
-ID = f"^{_ID}$"
 LINE = r"^[^\x00-\x1f\x7f]*$"
 TEXT = r"^[^\x00]*$"
-SHA256 = "^[0-9a-f]{64}$"
 
 DURATION_MAX_S = 400 * 86_400
 DISK_MAX_GIB = 64 * 1024
@@ -47,11 +42,6 @@ Requirement = Annotated[str, StringConstraints(pattern=LINE, min_length=1, max_l
 PythonVersion = Annotated[
     str, StringConstraints(pattern=r"^(3\.[0-9]{1,2}(\.[0-9]{1,2})?)?$", max_length=12)
 ]
-
-PathName = Annotated[str, Path(pattern=NAME)]
-PathId = Annotated[str, Path(pattern=ID)]
-QueryName = Annotated[str, Query(pattern=f"^({_NAME})?$")]
-QueryId = Annotated[str, Query(pattern=f"^({_ID})?$")]
 
 
 def _quantity(parse: Callable[[str], Any], most: int, words: str) -> AfterValidator:
@@ -78,15 +68,6 @@ Duration = Annotated[_Short, _quantity(parse_duration_s, DURATION_MAX_S, "400 da
 Memory = Annotated[_Short, _quantity(parse_memory_mib, MEMORY_MAX_MIB, "64TB")]
 Disk = Annotated[_Short, _quantity(parse_disk_gib, DISK_MAX_GIB, "64TB")]
 Gpu = Annotated[_Short, _quantity(_gpu_count, GPUS_MAX, f"{GPUS_MAX} GPUs")]
-
-
-def safe_file_name(name: str) -> str:
-    """A relative path that stays where it is put. Raises `InvalidInput`."""
-    parts = name.split("/")
-    plain = len(name.encode("utf-8", "replace")) <= 400 and name.isprintable() and "\\" not in name
-    if not plain or any(part in ("", ".", "..") for part in parts):
-        raise InvalidInput(f"{name[:40]!r} is not a name for a file of a job")
-    return name
 
 
 def safe_glob(pattern: str) -> str:

@@ -11,9 +11,7 @@ key, for as long as there is the job.
 from __future__ import annotations
 
 import hashlib
-from typing import Annotated
 
-from fastapi import Header
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
 from starlette.requests import Request
@@ -36,16 +34,6 @@ SECRETS = frozenset({SESSIONS, "/v1/tokens"})
 """Their answers hold a token, which is nowhere kept."""
 
 _KEPT_HEADERS = ("content-type", "location", "etag")
-
-IdempotencyKey = Annotated[
-    str,
-    Header(
-        alias=HEADER,
-        max_length=KEY_MAX,
-        pattern="^[ -~]*$",
-        description="A name for this request: repeating it with the same name changes nothing.",
-    ),
-]
 
 
 class Idempotency:

@@ -17,7 +17,7 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 from starlette.requests import Request
 
 from agent_bootstrap import wire
-from control_plane.api.fields import ID, safe_file_name
+from control_plane.api.names import ID, safe_file_name
 from control_plane.api.problems import Malformed
 from control_plane.errors import InvalidInput
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from math import ceil
-from typing import Any
+from typing import Protocol
 
-from fastapi import FastAPI
-from fastapi.exceptions import RequestValidationError
-from fastapi.routing import iter_route_contexts
+from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -135,10 +133,41 @@ _CODES: Mapping[int, str] = {400: Malformed.code, 413: TooLarge.code}
 """Of what the framework refuses and we refuse elsewhere by ourselves: one code for both."""
 
 
-def install(app: FastAPI) -> None:
-    """Make an app answer every expected error with a problem."""
-    for kind, answer in _HANDLERS.items():
-        app.add_exception_handler(kind, _handler(answer))
+class Listed(Protocol):
+    """A route, as far as a refusal names it."""
+
+    @property
+    def path(self) -> str | None:
+        """Its pattern; None = it has none."""
+
+    @property
+    def methods(self) -> Collection[str] | None:
+        """What it answers."""
+
+
+def install(app: Starlette, routes: Callable[[], Iterable[Listed]]) -> None:
+    """Make an app answer every expected error with a problem; `routes` are all that it has."""
+
+    # Coroutines, because the framework would send a plain function to a thread.
+    async def refused(request: Request, error: Exception) -> Response:
+        assert isinstance(error, OrchctlError), type(error)
+        # For the log of whoever let the request in.
+        request.state.refused = error
+        return of_error(error)
+
+    async def not_now(_request: Request, error: Exception) -> Response:
+        return of_error(Refused(str(error)))
+
+    async def no_route(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException), type(error)
+        if error.status_code == 405:
+            # The framework names only the methods of the first route with this path.
+            error.headers = {"Allow": ", ".join(_allowed(request.url.path, routes()))}
+        return of_http(error)
+
+    app.add_exception_handler(OrchctlError, refused)
+    app.add_exception_handler(IllegalTransition, not_now)
+    app.add_exception_handler(HTTPException, no_route)
 
 
 def of_error(error: OrchctlError) -> Response:
@@ -165,6 +194,13 @@ def of_http(error: HTTPException) -> Response:
     return respond(
         status, code, title=status.phrase, detail=error.detail, headers=error.headers or {}
     )
+
+
+def of_faults(faults: Sequence[Fault]) -> Response:
+    """The answer to a request with these values in it, at least one."""
+    more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
+    first = f"{faults[0].pointer}: {faults[0].detail}{more}"
+    return respond(422, InvalidInput.code, title=_title(InvalidInput), detail=first, errors=faults)
 
 
 def unexpected(error_id: str) -> Response:
@@ -201,16 +237,8 @@ def respond(
     return JSONResponse(to_json(body), int(status), dict(headers or {}), MEDIA_TYPE)
 
 
-def _of_http(request: Request, error: HTTPException) -> Response:
-    if error.status_code == 405:
-        error.headers = {"Allow": ", ".join(_allowed(request))}
-    return of_http(error)
-
-
-def _allowed(request: Request) -> Sequence[str]:
-    """The methods that a path answers; the framework names only those of its first route."""
-    path = request.url.path
-    routes = iter_route_contexts(request.app.routes)
+def _allowed(path: str, routes: Iterable[Listed]) -> Sequence[str]:
+    """The methods that a path answers."""
     found = {
         method
         for route in routes
@@ -220,51 +248,8 @@ def _allowed(request: Request) -> Sequence[str]:
     return sorted(found | {"HEAD"} if "GET" in found else found)
 
 
-def _of_invalid(_request: Request, error: RequestValidationError) -> Response:
-    found = error.errors()
-    if any(each["type"] == "json_invalid" for each in found):
-        return of_error(Malformed("the body is not JSON"))
-    faults = [Fault(pointer=_pointer(each["loc"]), detail=str(each["msg"])) for each in found]
-    more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
-    first = f"{faults[0].pointer}: {faults[0].detail}{more}"
-    return respond(422, InvalidInput.code, title=_title(InvalidInput), detail=first, errors=faults)
-
-
-def _of_ours(request: Request, error: OrchctlError) -> Response:
-    # For the log of whoever let the request in.
-    request.state.refused = error
-    return of_error(error)
-
-
-def _of_transition(_request: Request, error: IllegalTransition) -> Response:
-    return of_error(Refused(str(error)))
-
-
-_HANDLERS: Mapping[type[Exception], Callable[[Request, Any], Response]] = {
-    OrchctlError: _of_ours,
-    HTTPException: _of_http,
-    RequestValidationError: _of_invalid,
-    IllegalTransition: _of_transition,
-}
-
-
-def _handler(answer: Callable[[Request, Any], Response]) -> Callable[[Request, Exception], Any]:
-    # A coroutine, because the framework would send a plain function to a thread.
-    async def handle(request: Request, error: Exception) -> Response:
-        return answer(request, error)
-
-    return handle
-
-
 def _title(kind: type[Exception]) -> str:
     return (kind.__doc__ or kind.__name__).partition("\n")[0].rstrip(".")
-
-
-def _pointer(loc: Sequence[int | str]) -> str:
-    where, *rest = loc
-    if where != "body":
-        return ":".join(str(part) for part in loc)
-    return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in rest)
 
 
 def _config_faults(error: ConfigError) -> Sequence[Fault]:

@@ -12,7 +12,6 @@ from functools import cache
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from fastapi import FastAPI
 from mangum import Mangum
 from mangum.handlers.api_gateway import HTTPGateway
 
@@ -21,7 +20,7 @@ from control_plane.access.entrance import Access
 from control_plane.access.oidc import Issuers
 from control_plane.agents import Agents, AgentSettings
 from control_plane.api import problems
-from control_plane.api.app import create_app
+from control_plane.api.app import App, create_app
 from control_plane.api.deps import ApiDeps, ApiSettings
 from control_plane.api.edge import HEADERS
 from control_plane.api.problems import Malformed
@@ -50,7 +49,7 @@ POLL_LONGEST_S = 90.0
 costs less than half a percent of the cheapest GPU hour (`docs/serverless-cost.md`)."""
 
 
-def app(has: Parts) -> FastAPI:
+def app(has: Parts) -> App:
     """The API of one deployment. It asks no cloud for machines or prices."""
     settings, now = has.settings, has.clock.now
     secret = kept_secret(has.table)

@@ -7,11 +7,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
-from fastapi import FastAPI
 from fastapi.routing import iter_route_contexts
 from starlette.testclient import TestClient
 
-from control_plane.api.app import create_app
+from control_plane.api.app import App, create_app
 from control_plane.api.auth import COOKIE, SESSION_S
 from tests.api.world import TOKEN, World
 
@@ -33,9 +32,9 @@ def stranger(world: World) -> Iterator[TestClient]:
         yield client
 
 
-def routes(app: FastAPI) -> Iterator[tuple[str, str]]:
+def routes(app: App) -> Iterator[tuple[str, str]]:
     """Method and path of everything that answers."""
-    for route in iter_route_contexts(app.routes):
+    for route in iter_route_contexts([*app.routes, *app.people.routes]):
         for method in sorted(route.methods or ()):
             yield method, str(route.path)
 

@@ -7,12 +7,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from fastapi import FastAPI
 from fastapi.routing import iter_route_contexts
 from starlette.testclient import TestClient
 
 from control_plane.api import edge, roles
-from control_plane.api.app import create_app
+from control_plane.api.app import App, create_app
 from control_plane.api.roles import ROUTES, UNKNOWN, Of
 from control_plane.core.access import Role
 from control_plane.core.model import JobSpec
@@ -24,9 +23,9 @@ from tests.unit.dashboard.world import empty_world
 OPEN = (*edge.PUBLIC, edge.AGENTS, edge.NOTICES)
 
 
-def people_routes(app: FastAPI) -> Iterator[str]:
+def people_routes(app: App) -> Iterator[str]:
     """`GET /v1/jobs` and the like: what people and browsers are answered by."""
-    for route in iter_route_contexts(app.routes):
+    for route in iter_route_contexts([*app.routes, *app.people.routes]):
         for method in sorted((route.methods or set()) - {"HEAD"}):
             path = str(route.path)
             if not (path.startswith(OPEN) or edge.is_hook(method, path)):

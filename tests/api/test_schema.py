@@ -20,7 +20,7 @@ from schemathesis.schemas import BaseSchema
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 from starlette.testclient import TestClient
 
-from control_plane.api.app import bare_app
+from control_plane.api.people import bare_people
 from control_plane.stores.sqlite import SqliteStore
 from tests.api.world import DOCUMENT, World
 
@@ -32,7 +32,7 @@ _KNOWN = {"job_id": "j-0001", "machine_id": "m-1", "queues": "default", "autosca
 
 
 def _document() -> dict[str, Any]:
-    document = copy.deepcopy(bare_app().openapi())
+    document = copy.deepcopy(bare_people().openapi())
     # Who may send a request is proven in `test_auth.py`; here everybody has the token.
     del document["security"], document["components"]["securitySchemes"]
     for path, item in document["paths"].items():

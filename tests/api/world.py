@@ -10,14 +10,13 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 import httpx2
-from fastapi import FastAPI
 from starlette.testclient import TestClient
 
 from agent_bootstrap import wire
 from control_plane.access.entrance import Access
 from control_plane.access.oidc import Issuers
 from control_plane.agents import Agents, AgentSettings
-from control_plane.api.app import ApiDeps, ApiSettings, create_app
+from control_plane.api.app import ApiDeps, ApiSettings, App, create_app
 from control_plane.api.changes import Changes
 from control_plane.api.together import Together
 from control_plane.blobs.memory import MemoryBlobs
@@ -185,10 +184,10 @@ class World:
             direct=self.direct,
         )
 
-    def app(self) -> FastAPI:
+    def app(self) -> App:
         return create_app(self.deps())
 
-    def client(self, app: FastAPI | None = None) -> TestClient:
+    def client(self, app: App | None = None) -> TestClient:
         """A client with the admin's token."""
         return TestClient(app or self.app(), headers={"Authorization": f"Bearer {TOKEN}"})
 

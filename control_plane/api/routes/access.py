@@ -10,10 +10,10 @@ from starlette.responses import Response
 from control_plane.access.oidc import is_safe_url
 from control_plane.access.who import Identity
 from control_plane.api.auth import sender_of
-from control_plane.api.deps import Actor, ApiDeps, Deps, Who
-from control_plane.api.etags import IfMatch, IfNoneMatch, check, expected
-from control_plane.api.fields import PathId, PathName
+from control_plane.api.deps import ApiDeps
+from control_plane.api.etags import check, expected
 from control_plane.api.idempotency import HEADER, KEY_MAX
+from control_plane.api.parameters import Actor, Deps, IfMatch, IfNoneMatch, PathId, PathName, Who
 from control_plane.api.problems import Unauthenticated
 from control_plane.api.requests import FederationRequest, SessionRequest, TokenRequest
 from control_plane.api.views import (

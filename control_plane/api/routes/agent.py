@@ -20,8 +20,8 @@ from control_plane.api import messages
 from control_plane.api.auth import bearer
 from control_plane.api.deps import deps_of
 from control_plane.api.etags import matches
-from control_plane.api.fields import safe_file_name
 from control_plane.api.hot import machine_of
+from control_plane.api.names import safe_file_name
 from control_plane.api.problems import Unauthenticated
 from control_plane.api.redirects import redirect
 from control_plane.core.model import Machine

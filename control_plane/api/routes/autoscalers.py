@@ -7,21 +7,20 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from starlette.responses import Response
 
-from control_plane.api.cursors import Paged
-from control_plane.api.deps import Actor, ApiDeps, Deps, Who
-from control_plane.api.etags import (
+from control_plane.api.deps import ApiDeps
+from control_plane.api.etags import check, conditional, etag, expected, matches, required
+from control_plane.api.explanations import explain
+from control_plane.api.names import NAME
+from control_plane.api.parameters import (
+    Actor,
+    Deps,
+    IdempotencyKey,
     IfMatch,
     IfNoneMatch,
-    check,
-    conditional,
-    etag,
-    expected,
-    matches,
-    required,
+    Paged,
+    PathName,
+    Who,
 )
-from control_plane.api.explanations import explain
-from control_plane.api.fields import NAME, PathName
-from control_plane.api.idempotency import IdempotencyKey
 from control_plane.api.requests import DocumentRequest
 from control_plane.api.views import (
     AutoscalerView,

@@ -8,8 +8,8 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Query
 from starlette.responses import Response
 
-from control_plane.api.deps import Deps
 from control_plane.api.fields import DURATION_MAX_S
+from control_plane.api.parameters import Deps
 from control_plane.api.views import send
 from control_plane.config.units import UnitError, parse_duration_s
 from control_plane.errors import InvalidInput

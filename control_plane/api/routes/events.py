@@ -9,10 +9,10 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Query
 from starlette.responses import Response
 
-from control_plane.api.cursors import Paged, Paging
-from control_plane.api.deps import ApiDeps, Deps, Who
+from control_plane.api.cursors import Paging
+from control_plane.api.deps import ApiDeps
 from control_plane.api.fields import LINE
-from control_plane.api.idempotency import IdempotencyKey
+from control_plane.api.parameters import Deps, IdempotencyKey, Paged, Who
 from control_plane.api.views import Accepted, Listing, send, send_page
 from control_plane.core.access import ALL_QUEUES, Role
 from control_plane.core.model import AUDIT, Event

@@ -6,7 +6,7 @@ from fastapi import APIRouter
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from starlette.responses import Response
 
-from control_plane.api.deps import Deps
+from control_plane.api.parameters import Deps
 from control_plane.api.views import Health, send
 from control_plane.reports.metrics import metrics_text
 

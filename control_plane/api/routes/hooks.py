@@ -10,10 +10,18 @@ from starlette.responses import Response
 
 from control_plane.access.who import Identity
 from control_plane.api.auth import sender_of
-from control_plane.api.deps import Actor, ApiDeps, Deps, Who
-from control_plane.api.etags import IfMatch, IfNoneMatch, check, expected
-from control_plane.api.fields import PathName
-from control_plane.api.idempotency import REPEATED, IdempotencyKey
+from control_plane.api.deps import ApiDeps
+from control_plane.api.etags import check, expected
+from control_plane.api.idempotency import REPEATED
+from control_plane.api.parameters import (
+    Actor,
+    Deps,
+    IdempotencyKey,
+    IfMatch,
+    IfNoneMatch,
+    PathName,
+    Who,
+)
 from control_plane.api.problems import Malformed, Unauthenticated
 from control_plane.api.requests import HookRequest
 from control_plane.api.views import (

@@ -14,20 +14,23 @@ from starlette.responses import Response
 from control_plane.access.who import Identity
 from control_plane.agents import log_key
 from control_plane.api import positions
-from control_plane.api.cursors import Paged
-from control_plane.api.deps import Actor, ApiDeps, Deps, Who
+from control_plane.api.deps import ApiDeps
 from control_plane.api.edge import BYTES_MAX_BYTES
-from control_plane.api.etags import (
+from control_plane.api.etags import conditional, etag, expected, matches, required
+from control_plane.api.idempotency import REPEATED, reused, scoped_key
+from control_plane.api.names import SHA256
+from control_plane.api.parameters import (
+    Actor,
+    Deps,
+    IdempotencyKey,
     IfMatch,
     IfNoneMatch,
-    conditional,
-    etag,
-    expected,
-    matches,
-    required,
+    Paged,
+    PathId,
+    QueryId,
+    QueryName,
+    Who,
 )
-from control_plane.api.fields import SHA256, PathId, QueryId, QueryName
-from control_plane.api.idempotency import REPEATED, IdempotencyKey, reused, scoped_key
 from control_plane.api.polling import poll
 from control_plane.api.redirects import redirect
 from control_plane.api.repeats import is_repeat

@@ -10,7 +10,8 @@ from starlette.responses import RedirectResponse, Response
 
 from control_plane.access.who import ADMIN, Identity
 from control_plane.api.auth import COOKIE, SESSION_S, Auth, sender_of
-from control_plane.api.deps import ApiDeps, Deps
+from control_plane.api.deps import ApiDeps
+from control_plane.api.parameters import Deps
 from control_plane.api.problems import Unauthenticated
 
 router = APIRouter()

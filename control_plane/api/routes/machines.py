@@ -11,11 +11,17 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from starlette.responses import Response
 
-from control_plane.api.cursors import Paged
-from control_plane.api.deps import Actor, ApiDeps, Deps
-from control_plane.api.etags import IfNoneMatch, etag, matches
-from control_plane.api.fields import PathId, QueryName
-from control_plane.api.idempotency import IdempotencyKey
+from control_plane.api.deps import ApiDeps
+from control_plane.api.etags import etag, matches
+from control_plane.api.parameters import (
+    Actor,
+    Deps,
+    IdempotencyKey,
+    IfNoneMatch,
+    Paged,
+    PathId,
+    QueryName,
+)
 from control_plane.api.views import (
     Listing,
     MachineView,

@@ -8,11 +8,9 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from starlette.responses import Response
 
-from control_plane.api.cursors import Paged
-from control_plane.api.deps import Actor, ApiDeps, Deps, Who
-from control_plane.api.etags import IfMatch, check, expected
-from control_plane.api.fields import PathName
-from control_plane.api.idempotency import IdempotencyKey
+from control_plane.api.deps import ApiDeps
+from control_plane.api.etags import check, expected
+from control_plane.api.parameters import Actor, Deps, IdempotencyKey, IfMatch, Paged, PathName, Who
 from control_plane.api.requests import LimitsRequest, QueueRequest
 from control_plane.api.views import (
     Cleared,

@@ -13,12 +13,10 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
-from fastapi import FastAPI
-
 from control_plane.access.entrance import Access
 from control_plane.access.oidc import Issuers
 from control_plane.agents import Agents, AgentSettings, artifact_key, log_key
-from control_plane.api.app import ApiDeps, ApiSettings, create_app
+from control_plane.api.app import ApiDeps, ApiSettings, App, create_app
 from control_plane.blobs.memory import MemoryBlobs
 from control_plane.core.codec import to_json
 from control_plane.core.model import (
@@ -152,7 +150,7 @@ class FixedPrices:
 class World:
     """An app over a store, and what a test needs to change things behind its back."""
 
-    app: FastAPI
+    app: App
     store: MemoryStore
     blobs: MemoryBlobs
     clock: StillClock

@@ -63,6 +63,13 @@ def test_a_function_starts_without_the_sdks_of_other_clouds(plane: Plane, functi
     assert not modules & {*ABROAD, *NEVER}
 
 
+def test_the_api_starts_without_what_people_s_routes_are_written_for(plane: Plane) -> None:
+    """Nearly all requests are agents'; the framework and its models take a third of a start."""
+    code = "import control_plane.serverless.api as api"
+    assert not imported(code) & {"fastapi", "pydantic", "jinja2", "control_plane.api.people"}
+    assert "fastapi" in imported(f"{code}\nassert api.asgi.app.people")
+
+
 def test_the_api_reads_nothing_but_dynamodb_of_boto(plane: Plane) -> None:
     """Each service's description is read from a file when its first client is made."""
     code = (
