@@ -34,8 +34,8 @@ from bench.peers.report import spread
 from docs.generate_serverless import idle_usd
 from tests.clouds.world import Aws
 from tests.emulators.ministack import Ministack
-from tests.requires import ROOT
 from tests.serverless.deployed import REGION, TOKEN, Deployed
+from tests.serverless.package import build
 from tests.serverless.world import Country
 
 OURS = "import control_plane.serverless.api"
@@ -57,7 +57,8 @@ def main() -> None:
     options = _options()
     with tempfile.TemporaryDirectory(prefix="bench-serverless-") as made:
         folder = Path(made)
-        archive = build(folder)
+        archive = folder / "orchctl.zip"
+        build("--output", archive)
         zip_mb = archive.stat().st_size / 2**20
         _say("zip_mb", [zip_mb], 50)
         ratios = measure_imports(folder, archive, options.rounds)
@@ -102,19 +103,6 @@ def _round(both: Sequence[tuple[str, Path, Mapping[str, str]]]) -> float:
     times = [[_cpu_s(*each) for each in both] for _ in range(RUNS)]
     ours, reference = (min(each) for each in zip(*times, strict=True))
     return ours / reference
-
-
-def build(folder: Path) -> Path:
-    """The zip of all functions, for the Python of this computer."""
-    archive = folder / "orchctl.zip"
-    beside = Path(sys.executable).parent
-    subprocess.run(
-        [sys.executable, ROOT / "infra/lambda/build.py", "--arch=host", "--output", archive],
-        env={**os.environ, "PATH": f"{beside}:{os.environ['PATH']}"},
-        check=True,
-        stdout=subprocess.DEVNULL,
-    )
-    return archive
 
 
 def measure_launches(folder: Path, archive: Path, jobs: int) -> Sequence[float]:

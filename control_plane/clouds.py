@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class Late(Mapping[str, T]):
+class LateMapping(Mapping[str, T]):
     """A mapping that is made when something in it is wanted first."""
 
     def __init__(self, make: Callable[[], Mapping[str, T]]) -> None:

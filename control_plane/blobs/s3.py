@@ -9,7 +9,7 @@ first name that a listing shows is the end of the blob, however long it is.
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -87,10 +87,10 @@ class S3Blobs:
         whole = self._get(key)
         if whole is not None:
             return whole
-        parts = list(self._parts(key))
-        if not parts:
+        text = self._joined(self._parts(key))
+        if text is None:
             raise NotFound(f"there is no blob {key}")
-        return b"".join(self._get(part.name) or b"" for part in reversed(parts))
+        return text
 
     def append(self, key: str, offset: int, data: bytes) -> int:
         keys.check(key)
@@ -116,7 +116,7 @@ class S3Blobs:
         if not wanted:
             return self._get(key, offset, limit) or b""
         first = wanted[-1].start
-        text = b"".join(self._get(part.name) or b"" for part in reversed(wanted))
+        text = self._joined(wanted) or b""
         return text[offset - first : offset - first + limit]
 
     def size(self, key: str) -> int:
@@ -178,6 +178,13 @@ class S3Blobs:
             for each in page:
                 start = _HIGHEST - int(each["Key"].rpartition("-")[2], 16)
                 yield _Part(name=each["Key"], start=start, size=each["Size"])
+
+    def _joined(self, parts: Iterable[_Part]) -> bytes | None:
+        """What stands in them, the last one first; None when there are none, or one is no more:
+        somebody is removing the blob."""
+        texts = [self._get(part.name) for part in parts]
+        present = [text for text in texts if text is not None]
+        return b"".join(reversed(present)) if present and len(present) == len(texts) else None
 
     # ------------------------------------------------------------------------------ calls
 

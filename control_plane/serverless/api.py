@@ -24,7 +24,7 @@ from control_plane.api.app import App, create_app
 from control_plane.api.deps import ApiDeps, ApiSettings
 from control_plane.api.edge import HEADERS
 from control_plane.api.problems import Malformed
-from control_plane.clouds import Late, cloud_sources, cloud_verifiers
+from control_plane.clouds import LateMapping, cloud_sources, cloud_verifiers
 from control_plane.dashboard import mount
 from control_plane.direct import Direct
 from control_plane.fleet import Fleet
@@ -76,7 +76,7 @@ def app(has: Parts) -> App:
                 MachineTokens(secret),
                 has.timing,
                 AgentSettings(wait_s=0, poll_s=POLL_S, poll_longest_s=POLL_LONGEST_S),
-                Late(lambda: cloud_verifiers(web, now, settings.public_url)),
+                LateMapping(lambda: cloud_verifiers(web, now, settings.public_url)),
                 direct,
             ),
             fleet=Fleet(service),
@@ -89,7 +89,7 @@ def app(has: Parts) -> App:
                 secret=secret,
             ),
             interruptions=Interruptions(
-                service, Late(lambda: cloud_sources(web, now, settings.public_url))
+                service, LateMapping(lambda: cloud_sources(web, now, settings.public_url))
             ),
             prices=has.prices,
             settings=ApiSettings(

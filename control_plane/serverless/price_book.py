@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import cache
+from typing import Any
 
 from control_plane.core.codec import from_json, to_json
 from control_plane.core.model import Offer
@@ -57,7 +58,7 @@ class SavedPrices:
             return
         self._due = now + READ_AGAIN
         try:
-            told = json.loads(gzip.decompress(self._blobs.get(KEY)))
+            told = _opened(self._blobs.get(KEY))
         except (NotFound, Unavailable):
             return  # what was known stays
         self._saved = {
@@ -72,7 +73,7 @@ def save_prices(
     keeps what it said last. Returns the number of offers, or what was said instead, by cloud."""
     try:
         before = blobs.get(KEY)
-        told = json.loads(gzip.decompress(before))
+        told = _opened(before)
     except NotFound:
         before, told = b"", {}
     found: dict[str, int | str] = {}
@@ -91,3 +92,9 @@ def save_prices(
     if text != before:
         blobs.put(KEY, text)
     return found
+
+
+def _opened(text: bytes) -> dict[str, Any]:
+    """Offers by their cloud's settings, out of the file."""
+    told: dict[str, Any] = json.loads(gzip.decompress(text))
+    return told

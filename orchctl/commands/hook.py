@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
 from itertools import islice
 from typing import Annotated, Any
 
 import typer
 
 from orchctl.commands.job import pairs
+from orchctl.job_options import Cpu, Env, Gpu, Memory, Queue, Timeout, Words, command_line
 from orchctl.output import Column, text
 from orchctl.session import Session, command, group
 
@@ -53,14 +53,7 @@ def _any(patterns: list[str]) -> str:
 def create(
     session: Session,
     name: NameArgument,
-    words: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="COMMAND",
-            help="What to run. Several words are one program with its arguments; "
-            "a single word is a shell command line.",
-        ),
-    ],
+    words: Words,
     on: Annotated[
         list[str],
         typer.Option(metavar="EVENT", help="Such as push, or release.published; repeatable."),
@@ -77,28 +70,19 @@ def create(
             metavar="PATTERN", help="Such as refs/heads/main; repeatable.", show_default=False
         ),
     ] = None,
-    queue: Annotated[str, typer.Option(help="Where to queue the job.")] = "default",
-    gpu: Annotated[
-        str, typer.Option(metavar="NAME:N", help="GPUs, such as L4:1.", show_default=False)
-    ] = "",
-    cpu: Annotated[int, typer.Option(help="CPU cores; 0 = not stated.", min=0)] = 0,
-    memory: Annotated[
-        str, typer.Option(metavar="SIZE", help="Such as 16GB.", show_default=False)
-    ] = "",
-    env: Annotated[
-        list[str] | None,
-        typer.Option("--env", "-e", metavar="K=V", help="Environment value; repeatable."),
-    ] = None,
-    timeout: Annotated[
-        str, typer.Option(metavar="TIME", help="Cancel it after, such as 2h.", show_default=False)
-    ] = "",
+    queue: Queue = "default",
+    gpu: Gpu = "",
+    cpu: Cpu = 0,
+    memory: Memory = "",
+    env: Env = None,
+    timeout: Timeout = "",
     replace: Annotated[
         bool, typer.Option("--replace", help="Change the hook that is there; its secret stays.")
     ] = False,
 ) -> None:
     """Let a signed webhook start a job."""
     job: dict[str, Any] = {
-        "command": words[0] if len(words) == 1 else shlex.join(words),
+        "command": command_line(words),
         "queue": queue,
         "gpu": gpu,
         "cpu": cpu,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,6 +10,7 @@ import typer
 
 from orchctl.commands.job import finish, pairs, queued, stream_log
 from orchctl.errors import InvalidInput
+from orchctl.job_options import Cpu, Env, Gpu, Memory, Queue, Timeout, Words, command_line
 from orchctl.session import Session, command, server_errors
 
 if TYPE_CHECKING:
@@ -29,38 +29,22 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None)
 )
 def run(
     session: Session,
-    words: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="COMMAND",
-            help="What to run. Several words are one program with its arguments; "
-            "a single word is a shell command line.",
-        ),
-    ],
-    queue: Annotated[str, typer.Option(help="Where to queue it.")] = "default",
-    gpu: Annotated[
-        str, typer.Option(metavar="NAME:N", help="GPUs, such as L4:1.", show_default=False)
-    ] = "",
-    cpu: Annotated[int, typer.Option(help="CPU cores; 0 = not stated.", min=0)] = 0,
-    memory: Annotated[
-        str, typer.Option(metavar="SIZE", help="Such as 16GB.", show_default=False)
-    ] = "",
+    words: Words,
+    queue: Queue = "default",
+    gpu: Gpu = "",
+    cpu: Cpu = 0,
+    memory: Memory = "",
     disk: Annotated[
         str, typer.Option(metavar="SIZE", help="Such as 100GB.", show_default=False)
     ] = "",
     on_demand: Annotated[bool, typer.Option("--on-demand", help="Never on spot capacity.")] = False,
     name: Annotated[str, typer.Option(help="A name for people.", show_default=False)] = "",
-    env: Annotated[
-        list[str] | None,
-        typer.Option("--env", "-e", metavar="K=V", help="Environment value; repeatable."),
-    ] = None,
+    env: Env = None,
     artifact: Annotated[
         list[str] | None,
         typer.Option(metavar="GLOB", help="Files to keep afterwards; repeatable."),
     ] = None,
-    timeout: Annotated[
-        str, typer.Option(metavar="TIME", help="Cancel it after, such as 2h.", show_default=False)
-    ] = "",
+    timeout: Timeout = "",
     max_attempts: Annotated[
         int, typer.Option(help="How often it may be tried when it fails.", min=1)
     ] = 1,
@@ -190,7 +174,7 @@ def _packages(choice: str, requirements: Path | None) -> Packages:
 
 
 def _command_line(words: list[str], captured: Captured | None) -> str:
-    line = words[0] if len(words) == 1 else shlex.join(words)
+    line = command_line(words)
     return captured.at(line) if captured else line
 
 

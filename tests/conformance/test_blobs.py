@@ -267,6 +267,31 @@ def test_a_put_that_fails_leaves_the_old_blob(
     assert not list((tmp_path / ".unfinished").iterdir())
 
 
+def test_of_a_blob_that_is_removed_while_it_is_read_nothing_comes(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not the half that was still there."""
+    blobs = BLOBS["s3"](request, tmp_path)
+    client = request.getfixturevalue("s3")
+    fetch = client.get_object
+
+    def fetch_and_remove(**asked: Any) -> Any:
+        answer = fetch(**asked)
+        blobs.remove("logs/")
+        return answer
+
+    def append_twice() -> None:
+        blobs.append("logs/j-1", 0, b"one ")
+        blobs.append("logs/j-1", 4, b"two ")
+
+    monkeypatch.setattr(client, "get_object", fetch_and_remove)
+    append_twice()
+    assert blobs.read("logs/j-1", 0, 100) == b""
+    append_twice()
+    with pytest.raises(NotFound):
+        blobs.get("logs/j-1")
+
+
 def test_a_key_cannot_lie_below_another_blob_or_above_one(tmp_path: Path) -> None:
     blobs = LocalBlobs(tmp_path)
     blobs.put("a", b"1")

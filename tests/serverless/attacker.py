@@ -4,45 +4,17 @@ as the HTTP API makes them, with what no client library would let through."""
 from __future__ import annotations
 
 import base64
-import http.client
 import json
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
+from tests.answers import SOON_S, Answer, ask
 from tests.serverless.deployed import TOKEN, Deployed
 
-SOON_S = 30.0
 KNOCK = "/v1/knock"
 """Asked for to hear of what was asked before."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Answer:
-    """What came back."""
-
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.body)
-
-    def refused(self, status: int = 0, code: str = "") -> bool:
-        """Whether it is a problem, of this status and code where they are told, that says what is
-        wrong."""
-        if not 400 <= self.status < 500:
-            return False
-        assert self.headers["content-type"] == "application/problem+json", self
-        problem = self.json
-        assert problem["status"] == self.status, self
-        assert problem["type"].endswith(f"/{problem['code']}"), self
-        assert problem["title"], self
-        assert problem["detail"], self
-        return status in (0, self.status) and code in ("", problem["code"])
 
 
 def request_event(
@@ -106,22 +78,7 @@ class Attacker:
         headers: Mapping[str, str] | None = None,
     ) -> Answer:
         """Send a request to the HTTP API."""
-        content = body if isinstance(body, bytes) else json.dumps(body or {}).encode()
-        more = {"Content-Type": "application/json", **(headers or {})}
-        if token:
-            more["Authorization"] = f"Bearer {token}"
-        there = urlsplit(self.deployed.url)
-        connection = http.client.HTTPConnection(there.netloc, timeout=SOON_S)
-        try:
-            connection.request(method, path, content, more)
-            answer = connection.getresponse()
-            got = Answer(
-                status=answer.status,
-                headers={name.lower(): value for name, value in answer.getheaders()},
-                body=answer.read(),
-            )
-        finally:
-            connection.close()
+        got = ask(self.deployed.url, method, path, body, token=token, headers=headers)
         return self._note(method, unquote(path.partition("?")[0]), got)
 
     def hand(

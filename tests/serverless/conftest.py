@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests import requires
-from tests.requires import ROOT
 from tests.serverless.deployed import Deployed
+from tests.serverless.package import build
 
 
 @pytest.fixture(scope="session")
@@ -32,17 +29,6 @@ def task(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("image") / "task"
     build("--directory", made, umask=0o077, TZ="Asia/Kathmandu", PYTHONHASHSEED="1")
     return made
-
-
-def build(*words: str | Path, umask: int = 0o022, **environment: str) -> None:
-    """Run `infra/lambda/build.py` for the Python that runs the tests."""
-    beside = str(Path(sys.executable).parent)
-    subprocess.run(
-        [sys.executable, ROOT / "infra" / "lambda" / "build.py", "--arch=host", *words],
-        env={**os.environ, "PATH": f"{beside}:{os.environ['PATH']}", **environment},
-        umask=umask,
-        check=True,
-    )
 
 
 @pytest.fixture(scope="session")

@@ -21,11 +21,12 @@ from control_plane.stores.dynamodb import INDEXES, DynamoStore
 from control_plane.stores.dynamodb.client import TableClient
 from control_plane.system import SystemClock
 from control_plane.tokens import MachineTokens
+from tests.answers import Answer, altered
 from tests.api.world import offer
 from tests.fakes.issuer import Issuer, rsa_key
 from tests.fakes.metadata import identity
 from tests.fakes.metadata.server import REGION, ROLE, Metadata
-from tests.serverless.attacker import Answer, Attacker
+from tests.serverless.attacker import Attacker
 from tests.serverless.deployed import NETWORK, TOKEN, Deployed
 
 pytestmark = pytest.mark.xdist_group("serverless")
@@ -335,8 +336,7 @@ def test_a_cursor_that_was_tampered_with_opens_nothing(attacker: Attacker) -> No
         assert attacker.ask("POST", "/v1/tokens", viewer).status == 201
     cursor = attacker.ask("GET", "/v1/events?limit=1").json["cursor"]
     assert attacker.ask("GET", f"/v1/events?limit=1&cursor={cursor}").status == 200
-    wrong = [cursor[:at] + ("A" if cursor[at] != "A" else "B") + cursor[at + 1 :] for at in (0, -2)]
-    for each in (*wrong, cursor[:-1], cursor + "AA", "../../etc", "%00", "%F0%9F%92%A9", "=" * 50):
+    for each in altered(cursor):
         answer = attacker.ask("GET", f"/v1/events?limit=1&cursor={each}")
         assert answer.refused(422, "invalid-input"), each
     for path in ("/v1/queues", "/v1/jobs", "/v1/machines", "/v1/events?kind=access"):

@@ -17,8 +17,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from tests.requires import ROOT
-from tests.serverless.conftest import build
 from tests.serverless.deployed import packaged
+from tests.serverless.package import build
 
 pytestmark = pytest.mark.xdist_group("serverless")
 
