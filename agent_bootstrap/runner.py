@@ -246,16 +246,16 @@ class Run:
         )
 
     def _run_and_announce(self, variables: Dict[str, str]) -> Finished:
-        """Run the command without waiting for the answer to its announcement. The job is ours for
-        certain; all that can be refused is what was cancelled this very moment, and that ends as
-        if it had been cancelled a moment later."""
+        """Announce the command when it runs already. The job is ours for certain; all that can be
+        refused is what was cancelled this very moment, and that ends as if it had been cancelled a
+        moment later."""
         telling = threading.Thread(target=self._announce, name=self.key, daemon=True)
-        telling.start()
         try:
-            return self._run_command(variables)
+            return self._run_command(variables, begun=telling.start)
         finally:
             # Its end must not be told before its start.
-            telling.join()
+            if telling.ident is not None:
+                telling.join()
 
     def _announce(self) -> None:
         """Tell that the command runs now. A refusal means that it must not."""
@@ -269,10 +269,12 @@ class Run:
         except Stopped:
             pass
 
-    def _run_command(self, variables: Dict[str, str]) -> Finished:
+    def _run_command(
+        self, variables: Dict[str, str], begun: Callable[[], None] = lambda: None
+    ) -> Finished:
         limit_s = float(self.work.timeout_s)
         command = ["/bin/sh", "-c", self.work.command]
-        code = self._exit_code = self._execute(command, self._files, variables, limit_s)
+        code = self._exit_code = self._execute(command, self._files, variables, limit_s, begun)
         if code > 128 and self._stop is None:
             time.sleep(SETTLE_S)
         stop = self._stop
@@ -311,9 +313,10 @@ class Run:
         directory: Path,
         variables: Dict[str, str],
         limit_s: float = 0.0,
+        begun: Callable[[], None] = lambda: None,
     ) -> int:
-        """Run a command to its end, or to the job's; the exit code as a shell gives it. Raises
-        `Unprepared` when it cannot be started."""
+        """Run a command to its end, or to the job's; the exit code as a shell gives it. `begun` is
+        called when it runs. Raises `Unprepared` when it cannot be started."""
         self._check()
         try:
             with self._log.path.open("ab") as output:
@@ -330,6 +333,7 @@ class Run:
             raise Unprepared("%s cannot be started: %s" % (command[0], error)) from error
         tree = Tree(process.pid, self._marks())
         try:
+            begun()
             self._wait(process, tree, limit_s)
         finally:
             tree.kill()

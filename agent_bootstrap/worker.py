@@ -316,8 +316,9 @@ class Worker:
         self._heed(claimed.taken_in_s)
         waited = advice.wait_s > 0 and time.monotonic() - began >= advice.wait_s / 2
         if claimed.jobs:
-            return HEAD_START_S
-        return 0.0 if claimed.drain or waited else poll_s
+            # Not a wait that others end: a job that ended meanwhile is no reason to ask at once.
+            time.sleep(HEAD_START_S)
+        return 0.0 if claimed.jobs or claimed.drain or waited else poll_s
 
     def _go_on_draining(self) -> float:
         """Leave when nothing runs any more. Until then nothing is claimed, so this is how it hears

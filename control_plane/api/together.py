@@ -131,8 +131,16 @@ class Together:
             first = len(self._line) == 1
         if first:
             # Not at once: what else has come by now goes along.
-            loop.call_soon(self._go, self._store)
+            loop.call_soon(self._gather, self._store, loop, 0)
         return visit.future
+
+    def _gather(self, store: Joint, loop: asyncio.AbstractEventLoop, seen: int) -> None:
+        """Go when a turn of the loop has brought nobody more."""
+        waiting = len(self._line)
+        if seen < waiting < AT_ONCE:
+            loop.call_soon(self._gather, store, loop, waiting)
+        else:
+            self._go(store)
 
     def _go(self, store: Joint) -> None:
         visits = self._next(store)

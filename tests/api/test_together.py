@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import math
+import sqlite3
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -111,6 +112,21 @@ def test_more_than_one_trip_takes_goes_with_the_next() -> None:
     assert store.runs == 3
 
 
+def test_who_comes_in_the_next_turns_of_the_loop_goes_along() -> None:
+    store = Counted(taken=False)
+    together = Together(store)
+
+    async def come() -> list[int]:
+        coming = []
+        for number in range(10):
+            coming.append(asyncio.ensure_future(together.do(lambda n=number: n)))
+            await asyncio.sleep(0)
+        return await asyncio.gather(*coming)
+
+    assert asyncio.run(come()) == list(range(10))
+    assert store.runs == 1
+
+
 def test_what_was_done_twice_counts_once() -> None:
     class Again(Counted):
         def together(self, work: Callable[[], None]) -> None:
@@ -192,22 +208,29 @@ def test_one_that_fails_takes_nobody_along(world: World, sqlite: SqliteStore) ->
     assert {lease.machine_id for lease in sqlite.job_leases()} == {"m-0", "m-1"}
 
 
-def test_half_of_a_write_is_never_kept(world: World, sqlite: SqliteStore) -> None:
+@pytest.mark.parametrize("at_once", [False, True])
+@pytest.mark.parametrize("error", [Conflict("no"), sqlite3.IntegrityError("no")])
+def test_half_of_a_write_is_never_kept(
+    world: World, sqlite: SqliteStore, error: Exception, at_once: bool
+) -> None:
     job = world.submit()
 
     def break_off(tx: Any) -> None:
         tx.execute("update jobs set name = 'half' where id = ?", (job,))
-        raise Conflict("no")
+        raise error
 
     found: list[str] = []
 
     def work() -> None:
-        with pytest.raises(Conflict):
+        world.submit()
+        with pytest.raises((Conflict, Unavailable)):
             sqlite._database.write(break_off)
         found.append(sqlite.job_get(job).name)
-        world.submit()
 
-    sqlite.together(work)
+    if at_once:
+        assert sqlite.together_now(work) is not None
+    else:
+        sqlite.together(work)
     assert found == [""]
     assert sqlite.queue_stats()["default"].waiting == 2
 

@@ -68,22 +68,12 @@ _STATES = "|".join(JobState)
 
 
 @router.post("/jobs", response_model=JobView, status_code=201, operation_id="submit_job")
-def submit_job(
+async def submit_job(
     body: JobRequest, request: Request, deps: Deps, who: Who, key: IdempotencyKey = ""
 ) -> Response:
     """Hand in a job. The same idempotency key never makes a second one: a repeat is answered with
     the job as it is now."""
-    _check_submission(deps, who, body)
-    _check_source(deps, body.source)
-    submission = body.submission(who.actor)
-    job, is_new = deps.service.submit(submission, idempotency_key=scoped_key(request, key))
-    # Handing in is what is done most: the job itself says who did it.
-    request.state.told = job.owner == who.actor
-    if is_new:
-        return _created(deps, job)
-    if not is_repeat(job, submission):
-        raise reused()
-    return _created(deps, job, REPEATED)
+    return await deps.together.do(lambda: _submit(deps, who, body, request, key))
 
 
 @router.get("/jobs", response_model=Listing[JobView], operation_id="list_jobs")
@@ -342,6 +332,20 @@ def _created(deps: ApiDeps, job: Job, headers: Mapping[str, str] = NO_HEADERS) -
     place = positions.of_new_job(deps.store, job, deps.clock.now())
     location = f"/v1/jobs/{job.id}"
     return send(job_view(job, place), 201, version=job.version, location=location, headers=headers)
+
+
+def _submit(deps: ApiDeps, who: Identity, body: JobRequest, request: Request, key: str) -> Response:
+    _check_submission(deps, who, body)
+    _check_source(deps, body.source)
+    submission = body.submission(who.actor)
+    job, is_new = deps.service.submit(submission, idempotency_key=scoped_key(request, key))
+    # Handing in is what is done most: the job itself says who did it.
+    request.state.told = job.owner == who.actor
+    if is_new:
+        return _created(deps, job)
+    if not is_repeat(job, submission):
+        raise reused()
+    return _created(deps, job, REPEATED)
 
 
 def _check_submission(deps: ApiDeps, who: Identity, body: JobRequest) -> None:

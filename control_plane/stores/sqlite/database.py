@@ -33,8 +33,15 @@ class _Joint(threading.local):
 
     tx: sqlite3.Connection | None = None
     """What it reads and writes by."""
+    in_parts = False
+    """Whether each write can be undone for itself."""
     lasting = False
     """Whether any of that is to be on the disk when it is over."""
+
+
+class _HalfDone(BaseException):
+    """A write has raised and left something in a transaction that others share. Nobody in between
+    may take it for an answer."""
 
 
 class Database:
@@ -82,7 +89,7 @@ class Database:
         before this returns, and when this raises it is not known what was done. `work` is called
         again when its transaction could not be kept."""
 
-        if self.write(self._joined(work), lasting=False):
+        if self.write(self._joined(work, in_parts=True), lasting=False):
             self._bring_to_disk()
 
     def together_now(self, work: Callable[[], None]) -> Sequence[Callable[[], None]] | None:
@@ -90,7 +97,7 @@ class Database:
         returns what is left to do until it is safe, or None when it was not begun because somebody
         else is writing."""
         try:
-            lasting = self._writer.write_now(self._joined(work))
+            lasting = self._write_now(work)
         except (sqlite3.Error, OSError) as error:
             raise opening.unavailable(self.path, error) from error
         if lasting is None:
@@ -112,11 +119,18 @@ class Database:
             self._log.close()
             self._log = None
 
-    def _joined(self, work: Callable[[], None]) -> Work[bool]:
+    def _write_now(self, work: Callable[[], None]) -> bool | None:
+        # Nearly never does one raise half-way, and to be ready for it costs each a twentieth.
+        try:
+            return self._writer.write_now(self._joined(work, in_parts=False))
+        except _HalfDone:
+            return self._writer.write_now(self._joined(work, in_parts=True))
+
+    def _joined(self, work: Callable[[], None], *, in_parts: bool) -> Work[bool]:
         """A transaction that `work` does all in; says whether it is to be on the disk."""
 
         def joined(tx: sqlite3.Connection) -> bool:
-            self._joint.tx, self._joint.lasting = tx, False
+            self._joint.tx, self._joint.in_parts, self._joint.lasting = tx, in_parts, False
             try:
                 work()
                 return bool(self._joint.lasting)
@@ -127,7 +141,7 @@ class Database:
 
     def _write_joined(self, tx: sqlite3.Connection, work: Work[R], lasting: bool) -> R:
         before = tx.total_changes
-        done = _part(tx, work)
+        done = _part(tx, work) if self._joint.in_parts else _whole(tx, work)
         # What has changed nothing need not be brought anywhere.
         self._joint.lasting |= lasting and tx.total_changes != before
         return done
@@ -172,6 +186,16 @@ def _part(tx: sqlite3.Connection, work: Work[R]) -> R:
         raise
     tx.execute("release part")
     return done
+
+
+def _whole(tx: sqlite3.Connection, work: Work[R]) -> R:
+    changes = tx.total_changes
+    try:
+        return work(tx)
+    except Exception as error:
+        if isinstance(error, sqlite3.Error) or tx.total_changes != changes:
+            raise _HalfDone from error
+        raise
 
 
 class Table:

@@ -120,13 +120,13 @@ class Leases(Table):
         now: datetime,
         machine_id: str = "",
     ) -> Job:
-        at = rows.text(now)
-        if not _end(tx, job_id, epoch, ending, state, at, machine_id):
+        at, reason = rows.text(now), rows.column(ending.reason)
+        if not _end(tx, job_id, epoch, ending, reason, state, at, machine_id):
             # A repeat, or a refusal.
             job = records.get(tx, job_id)
             return transitions.finished(job, epoch, ending, state, now, machine_id)
         *row, is_waited_for = tx.execute(ENDED, (job_id,)).fetchone()
-        _end_attempt(tx, row, ending, at)
+        _end_attempt(tx, row, ending, reason, at)
         if is_waited_for:
             dependents.let_go(tx, (job_id,), now)
         return rows.job(row)
@@ -147,7 +147,7 @@ class Leases(Table):
         back = transitions.given_back(job, epoch, ending, need)
         if back is not job:
             records.save(tx, job, back)
-            _end_attempt(tx, row, ending, rows.text(now))
+            _end_attempt(tx, row, ending, rows.column(ending.reason), rows.text(now))
         return back
 
     @reads
@@ -202,6 +202,7 @@ def _end(
     job_id: str,
     epoch: int,
     ending: Ending,
+    reason: rows.Value,
     state: JobState,
     at: str,
     machine_id: str,
@@ -210,19 +211,23 @@ def _end(
     if state not in JOB_ENDED:
         return False
     failed, lost = ending.outcome == "failed", ending.outcome in ("interrupted", "lost")
-    how = (state.value, int(failed), int(lost), at, ending.exit_code, rows.column(ending.reason))
+    how = (state.value, int(failed), int(lost), at, ending.exit_code, reason)
     return tx.execute(END, (job_id, epoch, *how, machine_id)).rowcount == 1
 
 
 def _end_attempt(
-    tx: sqlite3.Connection, row: Sequence[rows.Value], ending: Ending, at: str
+    tx: sqlite3.Connection,
+    row: Sequence[rows.Value],
+    ending: Ending,
+    reason: rows.Value,
+    at: str,
 ) -> None:
     """Write the attempt that a job had until now, by its row; its machine is idle from now on,
     unless it has another job."""
     machine_id, *attempt, leased_at, started_at, queued_at, not_before = _of_attempt(row)
     times = (leased_at, started_at, max(queued_at, not_before or ""), max(at, leased_at))
     artifacts = rows.dumps(ending.artifacts) if ending.artifacts else "[]"
-    how = (ending.outcome, ending.exit_code, rows.column(ending.reason), artifacts)
+    how = (ending.outcome, ending.exit_code, reason, artifacts)
     tx.execute(ADD_ATTEMPT, (machine_id, *attempt, *times, *how))
     tx.execute(IDLE, (at, machine_id, machine_id))
 

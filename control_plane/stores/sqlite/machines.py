@@ -11,6 +11,7 @@ import sqlite3
 from collections.abc import Sequence
 from datetime import datetime
 from functools import lru_cache
+from operator import attrgetter
 from typing import Any, cast
 
 from control_plane.core.model import Lease, Machine
@@ -130,12 +131,15 @@ def machine(row: tuple[str, str | None, str | None]) -> Machine:
 def _between_beats(data: str, last_beat_at: str | None, idle_since: str | None) -> Machine:
     kept = rows.loads_again(Machine, data)
     made: Any = _MachineDraft()
-    for name in Machine.__slots__:
-        setattr(made, name, getattr(kept, name))
+    for name, value in zip(Machine.__slots__, _fields(kept), strict=True):
+        setattr(made, name, value)
     made.last_beat_at = rows.moment(last_beat_at)
     made.idle_since = rows.moment(idle_since)
     made.__class__ = Machine
     return cast("Machine", made)
+
+
+_fields = attrgetter(*Machine.__slots__)
 
 
 class _MachineDraft:
