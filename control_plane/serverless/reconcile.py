@@ -14,6 +14,7 @@ from agent_bootstrap.bundle import bundle_sha256
 from control_plane.execute import Executor, LaunchSettings
 from control_plane.reconcile import Reconciler, Tick
 from control_plane.serverless.federation import federated
+from control_plane.serverless.parameter_store import ParameterStoreSecrets
 from control_plane.serverless.settings import ServerlessSettings
 from control_plane.serverless.shared import Bell, cursor_secret, kept_secret
 from control_plane.serverless.telling import Telling
@@ -62,7 +63,7 @@ def reconciler(has: Parts) -> Reconciler:
         send=Courier(
             has.store,
             has.clock,
-            EnvironmentSecrets(),
+            ParameterStoreSecrets(has.settings.installation, EnvironmentSecrets()),
             Post(),
             secret=cursor_secret(secret),
         ).attend,

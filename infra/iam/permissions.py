@@ -276,6 +276,12 @@ PERMISSIONS: tuple[Permission, ...] = (
         why="the newest image with a driver",
     ),
     Permission(
+        roles=("reconcile",),
+        actions=("ssm:GetParameter",),
+        resources=("arn:{partition}:ssm:{region}:{account}:parameter/orchctl/{installation}/*",),
+        why="where alerts go: the addresses of this deployment's receivers",
+    ),
+    Permission(
         roles=FUNCTIONS,
         actions=("logs:CreateLogStream", "logs:PutLogEvents"),
         resources=(

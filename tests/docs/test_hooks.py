@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+from typing import Any
 
 from control_plane.alerts import DAY_MAX
 from control_plane.api.edge import HOOKS_MAX_BYTES
 from control_plane.config.fields import ALERTS
 from control_plane.core.alerts import AlertKind
 from control_plane.core.hooks import Occurrence
+from control_plane.serverless.parameter_store import ParameterStoreSecrets
 from control_plane.webhooks import courier, payloads, signatures
 from control_plane.webhooks.hooks import environment
 from control_plane.webhooks.post import TOTAL_S
@@ -46,6 +48,17 @@ def test_the_variables_of_the_page_are_those_of_its_document() -> None:
     secrets = EnvironmentSecrets(variables)
     references = set(re.findall(r"(?:slack|webhook): (secret://[\w-]+)", OUT))
     assert {secrets.resolve(each) for each in references} == set(variables.values())
+
+
+def test_the_parameter_of_the_page_is_the_one_that_a_deployment_reads() -> None:
+    class Parameters:
+        def get_parameter(self, *, Name: str, WithDecryption: bool) -> Any:  # noqa: N803 - AWS's own
+            assert WithDecryption
+            (value,) = re.findall(rf"--name {re.escape(Name)} --value (\S+)$", OUT, re.MULTILINE)
+            return {"Parameter": {"Value": value}}
+
+    found = ParameterStoreSecrets("prod", EnvironmentSecrets({}), Parameters)
+    assert found.resolve("secret://pager") == "https://example.com/orchctl"
 
 
 def test_the_message_of_the_page_is_one_that_is_taken() -> None:

@@ -56,7 +56,7 @@ class Account:
         self.images: dict[str, int] = {}
         """Public images and the size of their root disks in GiB."""
         self.parameters: dict[str, str] = {}
-        """Public SSM parameters."""
+        """Of SSM: the public ones, and those of the account."""
         self.start_s, self.stop_s, self.lag_s = 15.0, 20.0, 0.0
         """How long starting and ending take, and how long listings do not know of a new one."""
         self.page = 1000

@@ -14,6 +14,8 @@ from tests.unit.infra.plane import BUYS_IN, PROFILE, STAGE, Agent, Plane, Refuse
 
 ACCOUNT = "123456789012"
 LIFE_LIMIT = f"arn:aws:iam::{ACCOUNT}:role/orchctl-life-limit-{STAGE}"
+PAGER = f"/orchctl/{STAGE}/pager"
+"""Where the address of whoever is told of failed jobs is kept."""
 FLEET = f"orchctl-{STAGE}-research"
 
 DOCUMENT = """\
@@ -30,6 +32,10 @@ pools:
     machines: {{max: 2}}
     idle_timeout: 5m
 """
+ALERTS = """\
+alerts:
+  - {webhook: secret://pager, on: [job-failed]}
+"""
 
 
 def live(plane: Plane) -> None:
@@ -42,6 +48,8 @@ def live(plane: Plane) -> None:
     _buy(plane)
     agents = _boot(plane)
     _work(plane, agents)
+    (message,) = plane.ask("GET", "/v1/deliveries")["items"]
+    assert "not of the public network" in message["problem"], message
     _people_look(plane)
     _interrupt(plane)
     _leave(plane, agents)
@@ -61,9 +69,9 @@ def settings(**more: object) -> str:
     )
 
 
-def apply(plane: Plane, name: str, market: str, **more: object) -> None:
-    """Declare an autoscaler, with a queue of its name, or change it."""
-    text = DOCUMENT.format(name=name, market=market, settings=settings(**more))
+def apply(plane: Plane, name: str, market: str, tail: str = "", **more: object) -> None:
+    """Declare an autoscaler, with a queue of its name, or change it; `tail` ends the document."""
+    text = DOCUMENT.format(name=name, market=market, settings=settings(**more)) + tail
     known = {each["name"] for each in plane.ask("GET", "/v1/autoscalers")["items"]}
     seen = {"if_match": "*"} if name in known else {"if_none_match": "*"}
     plane.ask("PUT", f"/v1/autoscalers/{name}", {"document": text}, **seen)
@@ -72,7 +80,8 @@ def apply(plane: Plane, name: str, market: str, **more: object) -> None:
 def _declare(plane: Plane) -> None:
     ec2 = _ec2(plane)
     groups = [each["GroupId"] for each in ec2.describe_security_groups()["SecurityGroups"]]
-    apply(plane, "research", "spot")
+    plane.account.parameters[PAGER] = "https://127.0.0.1/pager"
+    apply(plane, "research", "spot", ALERTS)
     apply(plane, "steady", "on-demand", security_groups=groups[:1])
     apply(plane, "steady", "on-demand", security_groups=groups[:1], public_ip=True)
     plane.ask("POST", "/v1/queues", {"name": "aside"})

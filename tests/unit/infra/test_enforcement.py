@@ -25,6 +25,7 @@ from tests.emulators.ministack import Ministack
 from tests.fakes.iam.asks import Call
 from tests.fakes.iam.policy import Statement
 from tests.unit.infra.conftest import Recorded
+from tests.unit.infra.history import PAGER
 from tests.unit.infra.plane import BUCKET, REGION, TABLE
 from tests.unit.infra.roles import ACCOUNT, machine_policy, policy, without
 
@@ -178,6 +179,24 @@ def test_an_address_is_as_good_as_the_role_that_signed_it(guarded: Guarded, acti
     assert attempt() == 200
     guarded.allow(without(policy("api"), action))
     assert attempt() == 403
+
+
+def test_addresses_of_receivers_are_read_by_who_sends_and_no_other_deployment_s_are(
+    guarded: Guarded,
+) -> None:
+    def denial(name: str) -> str:
+        asked = {"Name": name, "WithDecryption": True}
+        return guarded.denial(
+            Call(service="ssm", operation="GetParameter", region=REGION, parameters=asked)
+        )
+
+    guarded.allow(policy("reconcile"))
+    assert not denial(PAGER)
+    assert "ssm:GetParameter" in denial("/orchctl/other/pager")
+    guarded.allow(without(policy("reconcile"), "ssm:GetParameter"))
+    assert "ssm:GetParameter" in denial(PAGER)
+    guarded.allow(policy("api"))
+    assert "ssm:GetParameter" in denial(PAGER)
 
 
 def test_a_machine_may_do_nothing(recorded: Recorded, guarded: Guarded) -> None:
