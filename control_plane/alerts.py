@@ -4,13 +4,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from control_plane.core.alerts import AlertKind, Delivery, day_of, delivery_id
-from control_plane.core.model import Job
+from control_plane.core.model import Job, Machine
 from control_plane.core.policy import Autoscaler
 from control_plane.errors import Conflict
 from control_plane.ports import Store
@@ -21,6 +21,14 @@ if TYPE_CHECKING:
 DAY_MAX = 200
 """Messages that are written in a day (UTC). A sweep whose jobs all fail says so often enough by
 then; the rest stands where all jobs stand."""
+
+STORM = 5
+STORM_WITHIN = timedelta(hours=1)
+"""So many machines that clouds take within this time are a storm."""
+_STORM_LOOK = 500
+"""Newest events of machines among which they are looked for."""
+_TAKEN = frozenset({"interruption", "interrupted"})
+"""Codes of the events that say so: announced, and found to be gone."""
 
 _KINDS: Mapping[str, AlertKind] = {
     "budget-day": AlertKind.BUDGET,
@@ -58,6 +66,26 @@ def tell_of_plan(store: Store, policy: Autoscaler, plan: Plan) -> bool:
         if each.reason.code in _KINDS
     ]
     return any(told)
+
+
+def tell_of_storm(
+    store: Store, policy: Autoscaler, machines: Iterable[Machine], now: datetime
+) -> bool:
+    """Write down that clouds take many machines at a time, of whichever autoscaler, when one of
+    these is among them. Returns whether that is new."""
+    if not any(AlertKind.INTERRUPTION_STORM in alert.on for alert in policy.alerts):
+        return False
+    if all(machine.interruption_at is None for machine in machines):
+        return False
+    events = store.event_list(kind="machine", limit=_STORM_LOOK).items
+    taken = {
+        each.subject for each in events if each.code in _TAKEN and each.at > now - STORM_WITHIN
+    }
+    if len(taken) < STORM:
+        return False
+    text = f"clouds have taken {len(taken)} machines within an hour"
+    fix = "orchctl events --kind machine"
+    return _tell(store, policy, AlertKind.INTERRUPTION_STORM, "machines", text, fix, now)
 
 
 def _tell(

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from control_plane.alerts import tell_of_plan
+from control_plane.alerts import tell_of_plan, tell_of_storm
 from control_plane.core.alerts import Delivery
 from control_plane.core.check import Finding, check
 from control_plane.core.codec import to_json
@@ -348,9 +348,12 @@ class Reconciler:
             raise FencedOut(text)
 
     def _tell(self, decision: _Decision) -> None:
-        """Keep the plan when it says something new."""
+        """Keep the plan when it says something new, and alert whoever wants that."""
         for finding in decision.findings:
             self._service.note("error", decision.name, finding.sentence, code=finding.code)
+        policy, seen = decision.record.policy, decision.snapshot
+        if tell_of_storm(self._store, policy, seen.machines, seen.now):
+            self._service.changed()
         if self._last_told.get(decision.name) == decision.said:
             return
         self._last_told[decision.name] = decision.said
@@ -363,7 +366,7 @@ class Reconciler:
                 snapshot=json.dumps(to_json(decision.snapshot)),
             )
         )
-        if tell_of_plan(self._store, decision.record.policy, decision.plan):
+        if tell_of_plan(self._store, policy, decision.plan):
             self._service.changed()
 
     def _remove(self, record: AutoscalerRecord) -> None:

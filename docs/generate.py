@@ -18,6 +18,7 @@ from control_plane.config import fields
 from control_plane.config.diff import usual_fields
 from control_plane.config.json_schema import schema_text
 from control_plane.config.schema import PLACES, CloudsDoc, MachinesDoc, Place
+from control_plane.core.alerts import AlertKind
 from control_plane.core.policy import Window
 from docs import generate_cli, generate_serverless, generate_store, generate_terraform
 from infra.iam import clouds, render, terraform
@@ -57,7 +58,7 @@ _FORMS = (
     (fields.Some, "number, 1 to 10000"),
     (fields.Priority, "number, -1000 to 1000"),
     (list[fields.Region], "list of regions"),
-    (list[fields.AlertKind], "list of " + ", ".join(f"`{kind}`" for kind in fields.ALERTS)),
+    (list[fields.AlertOn], "list of " + ", ".join(f"`{kind}`" for kind in AlertKind)),
     (list[str], "list of pool names"),
 )
 """The type of a field, and what one writes there."""

@@ -20,10 +20,8 @@ from pydantic_core import PydanticCustomError
 
 from control_plane.config import units
 from control_plane.config.errors import did_you_mean
+from control_plane.core.alerts import AlertKind
 from control_plane.core.policy import AtLimit, GpuRange, MarketPolicy, Range
-
-ALERTS = ("budget", "no-capacity", "interruption-storm", "job-failed")
-"""What an alert may be about."""
 
 _NAME = r"[a-z]([a-z0-9-]{0,38}[a-z0-9])?"
 _REGION = r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?"
@@ -226,8 +224,10 @@ Limit = Annotated[
     one_of("a reaction to a used-up budget", *(each.value for each in AtLimit)),
     WithJsonSchema({"enum": [each.value for each in AtLimit]}),
 ]
-AlertKind = Annotated[
-    str, one_of("something to alert on", *ALERTS), WithJsonSchema({"enum": list(ALERTS)})
+AlertOn = Annotated[
+    str,
+    one_of("something to alert on", *(each.value for each in AlertKind)),
+    WithJsonSchema({"enum": [each.value for each in AlertKind]}),
 ]
 Name = Annotated[
     str,

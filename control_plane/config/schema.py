@@ -13,7 +13,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from control_plane.config.fields import (
-    AlertKind,
+    AlertOn,
     AwsImage,
     AzureId,
     AzureImage,
@@ -299,7 +299,7 @@ class AlertDoc(_Part):
 
     slack: Secret = optional("A Slack webhook, as a secret reference.")
     webhook: Secret = optional("An HTTPS address, as a secret reference.")
-    on: list[AlertKind] = Field(min_length=1, description="What to tell about.")
+    on: list[AlertOn] = Field(min_length=1, description="What to tell about.")
 
     def policy(self) -> Alert:
         channel = "slack" if "slack" in self.model_fields_set else "webhook"

@@ -15,6 +15,7 @@ class AlertKind(StrEnum):
 
     BUDGET = "budget"
     NO_CAPACITY = "no-capacity"
+    INTERRUPTION_STORM = "interruption-storm"
     JOB_FAILED = "job-failed"
 
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
+from control_plane.alerts import STORM, STORM_WITHIN
 from control_plane.core.alerts import Delivery, DeliveryState
 from control_plane.core.model import MachineState
 from control_plane.core.policy import Alert
+from control_plane.interruptions import take
 from control_plane.stores.memory import MemoryStore
 from tests.invariants.world import World, l4, policy, small_world
 
@@ -49,6 +52,53 @@ def test_capacity_that_nobody_sells() -> None:
         world.tick()
         world.clock.advance(20)
     assert told(world) == [("no-capacity", "default")]
+
+
+def stormy(on: str = "interruption-storm") -> World:
+    """As many machines as a storm takes, and one more."""
+    world = small_world()
+    alerts = (Alert(channel="webhook", target="secret://pager", on=(on,)),)
+    world.apply(replace(policy(l4(high=STORM + 1)), alerts=alerts))
+    for _ in range(STORM + 1):
+        world.submit()
+    world.tick()
+    assert len(world.store.machine_list()) == STORM + 1
+    return world
+
+
+def take_machines(world: World, count: int) -> None:
+    """The cloud takes so many more."""
+    left = [each for each in world.store.machine_list() if each.interruption_at is None]
+    for machine in left[:count]:
+        take(world.service, machine, "spot", world.clock.now() + timedelta(minutes=2))
+    world.tick()
+
+
+def test_many_machines_that_clouds_take_are_a_storm_once_a_day() -> None:
+    world = stormy()
+    take_machines(world, STORM - 1)
+    assert not told(world)
+    world.clock.advance(STORM_WITHIN.total_seconds() / 2)
+    take_machines(world, 1)
+    (message,) = world.store.delivery_list()
+    assert (message.kind, message.subject) == ("interruption-storm", "machines")
+    assert message.text == f"clouds have taken {STORM} machines within an hour"
+    take_machines(world, 1)
+    assert len(told(world)) == 1
+
+
+def test_what_clouds_took_long_ago_is_no_storm() -> None:
+    world = stormy()
+    take_machines(world, STORM - 1)
+    world.clock.advance(STORM_WITHIN.total_seconds() + 1)
+    take_machines(world, 2)
+    assert not told(world)
+
+
+def test_a_storm_that_nobody_wants_to_hear_of_is_not_looked_for() -> None:
+    world = stormy(on="budget")
+    take_machines(world, STORM + 1)
+    assert not told(world)
 
 
 def test_what_is_bought_is_not_told() -> None:
