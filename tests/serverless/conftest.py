@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from tests import requires
+from tests.serverless import image
 from tests.serverless.deployed import Deployed
+from tests.serverless.image import Image
 from tests.serverless.package import build
 
 
@@ -29,6 +31,14 @@ def task(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("image") / "task"
     build("--directory", made, umask=0o077, TZ="Asia/Kathmandu", PYTHONHASHSEED="1")
     return made
+
+
+@pytest.fixture(scope="session")
+def functions(task: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Image]:
+    """The image of all functions, from that directory."""
+    made = Image(task, image.base(tmp_path_factory.mktemp("base")))
+    yield made
+    made.remove()
 
 
 @pytest.fixture(scope="session")

@@ -24,18 +24,6 @@ from tests.serverless.runtime import FunctionFailed, Runtime
 pytestmark = pytest.mark.xdist_group("serverless")
 
 
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return image.base(tmp_path_factory.mktemp("base"))
-
-
-@pytest.fixture(scope="module")
-def functions(base: str, task: Path) -> Iterator[Image]:
-    made = Image(task, base)
-    yield made
-    made.remove()
-
-
 @contextmanager
 def running(
     functions: Image, deployed: Deployed, *command: str
