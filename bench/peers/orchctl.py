@@ -1,4 +1,4 @@
-"""Our own SQLite store, called through its port as the server calls it: threads of one process."""
+"""Our own SQLite store, called through its port by threads of one process."""
 
 from __future__ import annotations
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import threading
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
+
+from tests.loopback import Loopback
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,7 +16,7 @@ class Request:
     content: bytes
 
 
-class FakeStorage:
+class FakeStorage(Loopback):
     """Keeps what is put; the next requests are answered by `script` first."""
 
     def __init__(self) -> None:
@@ -24,19 +25,7 @@ class FakeStorage:
         self.script: list[tuple[int, bytes] | None] = []
         """Status and body; None closes the connection half-way."""
         self.seen: list[Request] = []
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
-        self._http.daemon_threads = True
-        self._thread = threading.Thread(target=self._http.serve_forever, args=(0.01,))
-        self._thread.start()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self._http.server_address[1]}"
-
-    def close(self) -> None:
-        self._http.shutdown()
-        self._thread.join()
-        self._http.server_close()
+        super().__init__(_handler(self))
 
     def answer(self, request: Request) -> tuple[int, bytes]:
         self.seen.append(request)

@@ -7,15 +7,16 @@ plays one `Step` for each request; when the script is over it passes everything 
 from __future__ import annotations
 
 import json
-import threading
 import urllib.error
 import urllib.request
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 from zlib import crc32
+
+from tests.loopback import Loopback
 
 _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 _HOP = {"connection", "content-length", "date", "host", "server", "transfer-encoding"}
@@ -64,7 +65,7 @@ def hear(answer: object, *, forward: bool = True) -> Step:
 
 
 @dataclass(kw_only=True)
-class Unreliable:
+class Unreliable(Loopback):
     """A server at `url`; `script` is played from its start."""
 
     upstream: str = ""
@@ -73,21 +74,7 @@ class Unreliable:
     """Every request so far: action and body."""
 
     def __post_init__(self) -> None:
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
-        self._http.daemon_threads = True
-        self._thread = threading.Thread(target=self._http.serve_forever, args=(0.01,))
-        self._thread.start()
-
-    @property
-    def url(self) -> str:
-        """Where it listens."""
-        return f"http://127.0.0.1:{self._http.server_address[1]}"
-
-    def close(self) -> None:
-        """Listen no more."""
-        self._http.shutdown()
-        self._http.server_close()
-        self._thread.join()
+        super().__init__(_handler(self))
 
     def next(self, action: str, body: bytes) -> Step:
         """The step for a request that has just come in."""

@@ -4,15 +4,16 @@ the host name by which that knows the API."""
 from __future__ import annotations
 
 import http.client
-import threading
 from contextlib import suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from urllib.parse import urlsplit
+
+from tests.loopback import Loopback
 
 HOP_BY_HOP = frozenset({"connection", "host", "keep-alive", "transfer-encoding", "content-length"})
 
 
-class Front:
+class Front(Loopback):
     """Listens at `url`; where it leads to is told by `lead`."""
 
     def __init__(self) -> None:
@@ -33,24 +34,12 @@ class Front:
 
             def log_message(self, *_: object) -> None: ...
 
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._http.daemon_threads = True
-        self._thread = threading.Thread(target=self._http.serve_forever, args=(0.02,))
-        self._thread.start()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self._http.server_address[1]}"
+        super().__init__(Handler)
 
     def lead(self, endpoint: str, api_id: str) -> None:
         """To this API of the emulator there."""
         self._upstream = urlsplit(endpoint).netloc
         self._host = f"{api_id}.execute-api.localhost:{self._upstream.rpartition(':')[2]}"
-
-    def close(self) -> None:
-        self._http.shutdown()
-        self._thread.join()
-        self._http.server_close()
 
     def _hand_on(self, request: BaseHTTPRequestHandler) -> None:
         body = request.rfile.read(int(request.headers.get("Content-Length") or 0))

@@ -12,8 +12,10 @@ import threading
 import time
 import uuid
 from collections.abc import Mapping
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
+
+from tests.loopback import Loopback
 
 VERSION = "/2018-06-01/runtime"
 NEXT = f"{VERSION}/invocation/next"
@@ -24,7 +26,7 @@ class FunctionFailed(Exception):
     """What the runtime has reported instead of an answer."""
 
 
-class Runtime:
+class Runtime(Loopback):
     """Serves one function on the loopback interface until it is closed."""
 
     def __init__(self) -> None:
@@ -32,15 +34,7 @@ class Runtime:
         self.told: queue.Queue[tuple[str, bytes]] = queue.Queue()
         """Paths below the version, and what was sent there."""
         self.closing = threading.Event()
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
-        self._http.daemon_threads = True
-        self._thread = threading.Thread(target=self._http.serve_forever, args=(0.02,))
-        self._thread.start()
-
-    @property
-    def address(self) -> str:
-        """What `AWS_LAMBDA_RUNTIME_API` is set to."""
-        return f"127.0.0.1:{self._http.server_address[1]}"
+        super().__init__(_handler(self))
 
     def invoke(self, event: Mapping[str, Any], within_s: float = DEADLINE_S) -> Any:
         """What the function returns. Raises `FunctionFailed`, and `queue.Empty` when it is
@@ -63,9 +57,7 @@ class Runtime:
 
     def close(self) -> None:
         self.closing.set()
-        self._http.shutdown()
-        self._thread.join()
-        self._http.server_close()
+        super().close()
 
 
 def _handler(runtime: Runtime) -> type[BaseHTTPRequestHandler]:

@@ -7,7 +7,7 @@ import base64
 import json
 import random
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -23,7 +23,8 @@ from control_plane.system import SystemClock
 from control_plane.tokens import MachineTokens
 from tests.answers import Answer, altered
 from tests.api.world import offer
-from tests.fakes.issuer import Issuer, rsa_key
+from tests.fakes.forged import AUDIENCE, FORGED
+from tests.fakes.issuer import Issuer
 from tests.fakes.metadata import identity
 from tests.fakes.metadata.server import REGION, ROLE, Metadata
 from tests.serverless.attacker import Attacker
@@ -31,7 +32,6 @@ from tests.serverless.deployed import NETWORK, TOKEN, Deployed
 
 pytestmark = pytest.mark.xdist_group("serverless")
 
-AUDIENCE = "https://orchctl.example"
 QUEUE = "attacked"
 INSTANCES = ("i-0000000000000000a", "i-0000000000000000b", "i-0000000000000000c")
 
@@ -125,29 +125,6 @@ def attacker(target: Target) -> Iterator[Attacker]:
 
 
 # ------------------------------------------------------------------------------ tokens of CI
-
-
-FORGED: Mapping[str, Callable[[Issuer], str]] = {
-    "unsigned": lambda issuer: issuer.unsigned(),
-    "unsigned in capitals": lambda issuer: issuer.unsigned("NONE"),
-    "public key as shared secret": lambda issuer: issuer.signed_with_public_key(),
-    "signed by somebody else": lambda issuer: issuer.token(key=rsa_key(1)),
-    "unknown key": lambda issuer: issuer.token(kid="other", key=rsa_key(1)),
-    "wrong audience": lambda issuer: issuer.token(aud="https://other.example"),
-    "two audiences": lambda issuer: issuer.token(aud=[AUDIENCE, "https://other.example"]),
-    "unknown issuer": lambda issuer: issuer.token(iss="https://evil.example"),
-    "expired": lambda issuer: issuer.token(exp=_in(issuer, -61), iat=_in(issuer, -300)),
-    "not valid yet": lambda issuer: issuer.token(nbf=_in(issuer, 120)),
-    "lives for ever": lambda issuer: issuer.token(exp=_in(issuer, 10**8)),
-    "other repository": lambda issuer: issuer.token(repository="evil/train"),
-    "repository that begins alike": lambda issuer: issuer.token(repository="acme/train-evil"),
-    "pull request": lambda issuer: issuer.token(ref="refs/pull/1/merge"),
-    "no token": lambda issuer: "a.b.c",
-}
-
-
-def _in(issuer: Issuer, seconds: int) -> int:
-    return int(issuer.now().timestamp()) + seconds
 
 
 def exchange(attacker: Attacker, token: str, key: str, sender: str) -> Answer:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+from tests.loopback import Loopback
+
 TENANT = "11111111-2222-4333-8444-555555555555"
 MICROSOFT = "login.microsoftonline.com"
 
 
-class Tokens:
+class Tokens(Loopback):
     """Listens at `url`; gives Microsoft's clients the token that the fake of ARM wants."""
 
     def __init__(self, azure_token: str) -> None:
@@ -47,19 +48,7 @@ class Tokens:
 
             def log_message(self, *_: object) -> None: ...
 
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._http.daemon_threads = True
-        self._thread = threading.Thread(target=self._http.serve_forever, args=(0.02,))
-        self._thread.start()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self._http.server_address[1]}"
-
-    def close(self) -> None:
-        self._http.shutdown()
-        self._thread.join()
-        self._http.server_close()
+        super().__init__(Handler)
 
 
 def google_account(file: Path) -> Path:

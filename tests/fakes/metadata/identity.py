@@ -10,12 +10,11 @@ from __future__ import annotations
 import base64
 import json
 import secrets
-import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cache, cached_property
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +39,7 @@ from tests.fakes.metadata.server import (
     Metadata,
     Query,
 )
+from tests.loopback import Loopback
 
 GOOGLE_KID = "google-key-1"
 ACCOUNT = "123456789012"
@@ -71,7 +71,7 @@ class Fault:
     body: bytes = b""
 
 
-class Clouds:
+class Clouds(Loopback):
     """Everything that vouches for machines, on one port of the loopback interface."""
 
     def __init__(self, now: Callable[[], datetime] = _utc_now) -> None:
@@ -83,19 +83,7 @@ class Clouds:
         """By host name."""
         self.seen: list[tuple[str, str, str]] = []
         """Method, host and path of every request."""
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
-        self._http.daemon_threads = True
-        self._thread = threading.Thread(target=self._http.serve_forever, args=(0.02,))
-        self._thread.start()
-
-    def close(self) -> None:
-        self._http.shutdown()
-        self._thread.join()
-        self._http.server_close()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self._http.server_address[1]}"
+        super().__init__(_handler(self))
 
     def transport(self) -> httpx2.BaseTransport:
         """Leads requests here that are for the clouds' public servers."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections import defaultdict
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
+
+from tests.loopback import Loopback
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,24 +32,13 @@ class Answer:
     headers: dict[str, str] = field(default_factory=dict)
 
 
-class FakeServer:
+class FakeServer(Loopback):
     """Answers of one route are used up in order; the last one stays."""
 
     def __init__(self) -> None:
         self.asked: list[Asked] = []
         self._answers: dict[tuple[str, str], list[Answer]] = defaultdict(list)
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
-        self._thread = threading.Thread(target=self._http.serve_forever, args=(0.01,))
-        self._thread.start()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self._http.server_address[1]}"
-
-    def close(self) -> None:
-        self._http.shutdown()
-        self._http.server_close()
-        self._thread.join()
+        super().__init__(_handler(self))
 
     def on(
         self,

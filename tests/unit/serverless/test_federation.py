@@ -5,8 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
+from http.server import BaseHTTPRequestHandler
 from urllib.parse import parse_qs, unquote
 
 import pytest
@@ -16,6 +15,7 @@ from google.auth.transport.requests import Request
 from control_plane.serverless import federation
 from control_plane.serverless.settings import ServerlessSettings
 from control_plane.system import SystemClock
+from tests.loopback import Loopback
 
 LENT = "/v1/projects/-/serviceAccounts/buys@acme-ml.iam.gserviceaccount.com:generateAccessToken"
 TOKEN = "header.of-the-role.signature"
@@ -28,7 +28,7 @@ SETTINGS = ServerlessSettings(
 )
 
 
-class Clouds:
+class Clouds(Loopback):
     """STS of AWS, STS and IAM of Google, by what they are asked and answer."""
 
     def __init__(self) -> None:
@@ -48,15 +48,7 @@ class Clouds:
             def log_message(self, *_: object) -> None:
                 pass
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._thread = Thread(target=self._server.serve_forever)
-        self._thread.start()
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
+        super().__init__(Handler)
 
     @staticmethod
     def answer(path: str) -> str:
