@@ -13,10 +13,8 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+from tests.agent.podman import PODMAN
 from tests.requires import no_containers
-
-PODMAN = ["podman", "--runtime", "runc", "--cgroup-manager=cgroupfs"]
-"""Works as root also where cgroups are of two versions and limits are locked."""
 
 _TOOLS = ("podman", "runc", "debootstrap")
 _INSTALL = f"install them with: sudo apt-get install --yes {' '.join(_TOOLS)}"

@@ -17,6 +17,7 @@ from agent_bootstrap.processes import kill_marked
 from agent_bootstrap.user_data import aws_startup, azure_startup, gcp_startup
 from tests.agent import image
 from tests.agent.conftest import AGENT_PYTHON
+from tests.agent.podman import podman, remove
 from tests.fakes.metadata.server import Metadata
 
 STARTUPS: dict[str, Callable[..., str]] = {
@@ -111,7 +112,7 @@ class ContainerVm:
 
     def __init__(self) -> None:
         self.name = f"orchctl-test-{uuid.uuid4().hex[:8]}"
-        self._podman("create", f"--name={self.name}", *_CONTAINER, image.image(), "/sbin/init")
+        podman("create", f"--name={self.name}", *_CONTAINER, image.image(), "/sbin/init")
 
     def receive(self, cloud: str, text: str, directory: Path) -> None:
         """Take the text in the way of this cloud."""
@@ -120,39 +121,31 @@ class ContainerVm:
         (seed / "meta-data").write_text("instance-id: vm-1\n")
         (seed / "user-data").write_text(text)
         if cloud == "gcp":
-            self._podman("cp", str(seed / "user-data"), f"{self.name}:/startup-script")
+            podman("cp", str(seed / "user-data"), f"{self.name}:/startup-script")
         else:
-            self._podman("cp", str(directory / "cloud"), f"{self.name}:/var/lib")
+            podman("cp", str(directory / "cloud"), f"{self.name}:/var/lib")
 
     def boot(self) -> None:
-        self._podman("start", self.name)
+        podman("start", self.name)
 
     def run(self, command: str) -> str:
         """What a command inside prints."""
-        return self._podman("exec", self.name, "/bin/sh", "-c", command)
+        return podman("exec", self.name, "/bin/sh", "-c", command)
 
     def off(self) -> bool:
         """Whether it has shut down."""
-        return self._podman("inspect", "--format={{.State.Status}}", self.name).strip() == "exited"
+        return podman("inspect", "--format={{.State.Status}}", self.name).strip() == "exited"
 
     def press_power(self) -> None:
         """What a cloud does as it takes a machine: ask its system to stop; then wait for it."""
-        self._podman("stop", "--time=30", self.name)
+        podman("stop", "--time=30", self.name)
 
     def cut(self) -> None:
         """The power fails."""
-        self._podman("kill", self.name)
+        podman("kill", self.name)
 
     def log(self) -> str:
-        return self._podman("logs", self.name)
+        return podman("logs", self.name)
 
     def close(self) -> None:
-        self._podman("rm", "--force", "--time=0", self.name)
-
-    @staticmethod
-    def _podman(*command: str) -> str:
-        done = subprocess.run(
-            [*image.PODMAN, *command], capture_output=True, text=True, timeout=60, check=False
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout
+        remove(self.name)

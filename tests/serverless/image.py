@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from tests.agent import image as machine
+from tests.agent.podman import PODMAN, podman, remove
 from tests.requires import ROOT
 
 CLIENT = "awslambdaric==4.2.2"
@@ -29,7 +30,7 @@ def base(folder: Path) -> str:
     recipe = _BASE.format(machine=machine.image())
     tag = hashlib.sha256((recipe + CLIENT).encode()).hexdigest()[:12]
     name = f"localhost/orchctl-test-lambda:{tag}"
-    if subprocess.run([*machine.PODMAN, "image", "exists", name], check=False).returncode == 0:
+    if subprocess.run([*PODMAN, "image", "exists", name], check=False).returncode == 0:
         return name
     uv = Path(sys.executable).with_name("uv")
     subprocess.run(
@@ -92,19 +93,4 @@ class Container:
         return podman("logs", self._name)
 
     def remove(self) -> None:
-        podman("rm", "--force", "--time=0", self._name)
-
-
-def podman(*command: str) -> str:
-    """What podman prints, to either side. Raises `RuntimeError`."""
-    done = subprocess.run(
-        [*machine.PODMAN, *command],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    if done.returncode:
-        raise RuntimeError(f"podman {command[0]}: {done.returncode}\n{done.stdout}")
-    return done.stdout
+        remove(self._name)

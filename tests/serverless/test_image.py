@@ -14,8 +14,8 @@ import httpx2
 import pytest
 
 from tests.agent import image as agents_image
+from tests.agent.podman import PODMAN, podman
 from tests.requires import ROOT
-from tests.serverless import image
 from tests.serverless.attacker import answer_of, request_event
 from tests.serverless.deployed import FUNCTIONS, REGION, TOKEN, Deployed, packaged
 from tests.serverless.image import Container, Image
@@ -123,12 +123,12 @@ def test_make_builds_it_for_both_processors(arch: str, kind: str, machine: int) 
     code in it is of that kind (the number is ELF's)."""
     agents_image.image()
     name = f"orchctl-lambda:{arch}"
-    words = ["make", "lambda-image", f"ARCH={arch}", "ENGINE=" + " ".join(agents_image.PODMAN)]
+    words = ["make", "lambda-image", f"ARCH={arch}", "ENGINE=" + " ".join(PODMAN)]
     subprocess.run([*words, "ARGS=--layers=false --build-arg=BASE=scratch"], cwd=ROOT, check=True)
     try:
-        assert image.podman("inspect", "--format={{.Architecture}}", name).strip() == kind
+        assert podman("inspect", "--format={{.Architecture}}", name).strip() == kind
         built = list((ROOT / "dist" / f"lambda-{arch}").rglob("*.so"))
         assert {int.from_bytes(path.read_bytes()[18:20], "little") for path in built} == {machine}
     finally:
-        image.podman("rmi", name)
+        podman("rmi", name)
         shutil.rmtree(ROOT / "dist" / f"lambda-{arch}", ignore_errors=True)
