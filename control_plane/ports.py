@@ -210,6 +210,11 @@ class QueueStore(Protocol):
         """Since when the longest waiter of each queue waits that has one that may start: what a
         claim ranks queues by. A store may answer from the head of the line alone."""
 
+    def queue_line(self, name: str, *, before: Job, limit: int = 1000) -> Sequence[str]:
+        """Ids of the jobs that stand in the line of a queue before the place of one, in claim
+        order, `limit` at most; delayed ones stand beside it. Told without reading the jobs: a store
+        may answer from a copy that lags a moment behind."""
+
     def queue_waits(self, name: str, *, limit: int = 1000) -> Sequence[float]:
         """How long the jobs waited that were claimed last, in seconds, newest claim first: the
         source of wait quantiles. Only first attempts count; one whose machine has not been heard of

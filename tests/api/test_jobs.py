@@ -11,7 +11,7 @@ from starlette.testclient import TestClient
 from control_plane.agents import artifact_key, log_key
 from control_plane.api.positions import COUNTED_MAX
 from control_plane.core.model import Artifact, Capacity, JobState
-from control_plane.ports import Ending
+from control_plane.ports import Ending, Store
 from tests.api.world import NOW, World
 
 
@@ -173,15 +173,34 @@ def test_of_a_job_far_back_no_place_is_told_at_first(world: World, client: TestC
     assert asked["position_in_queue"] == COUNTED_MAX + 2
 
 
-def test_a_submission_counts_so_far_at_every_depth(
+def test_one_whose_time_has_not_come_stands_beside_the_line(client: TestClient) -> None:
+    later, now = submit(client, not_before="2999-01-01T00:00:00Z"), submit(client)
+    asked = [client.get(f"/v1/jobs/{job['id']}").json() for job in (later, now)]
+    places = [job["position_in_queue"] for job in (later, now, *asked)]
+    assert places == [None, 1, None, 1]
+
+
+def test_who_asks_for_a_waiting_job_has_no_other_job_read(
     world: World, client: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    asked = [submit(client) for _ in range(3)][-1]
+    forbid(monkeypatch, world.store, "queue_stats", "job_list")
+    assert client.get(f"/v1/jobs/{asked['id']}").json()["position_in_queue"] == 3
+
+
+def forbid(monkeypatch: pytest.MonkeyPatch, store: Store, *names: str) -> None:
     def dear(*_: Any, **__: Any) -> None:
         raise AssertionError("this reads more the more there is")
 
+    for name in names:
+        monkeypatch.setattr(store, name, dear)
+
+
+def test_a_submission_counts_so_far_at_every_depth(
+    world: World, client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
     submit(client)
-    for name in ("queue_stats", "job_list"):
-        monkeypatch.setattr(world.store, name, dear)
+    forbid(monkeypatch, world.store, "queue_stats", "job_list")
     count = world.store.waiting_groups
     limits: list[int] = []
 

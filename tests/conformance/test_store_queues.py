@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from control_plane.core.model import JobState, Need, QueueRecord, QueueStats, WaitingGroup
+from control_plane.core.model import Job, JobState, Need, QueueRecord, QueueStats, WaitingGroup
 from control_plane.errors import Conflict, InvalidInput, NotFound, Refused
 from control_plane.ports import Place, Store
 from tests.conformance.builders import (
@@ -146,6 +146,29 @@ def test_heads_say_since_when_the_first_waits(store: Store) -> None:
     assert store.queue_heads([]) == {}
     run(store, "a")
     assert store.queue_heads(["q"]) == {"q": at(-10)}
+
+
+def test_the_line_before_a_place_holds_who_would_be_claimed_first(store: Store) -> None:
+    for name in ("q", "other"):
+        queue(store, name)
+    enqueue(store, "a")
+    enqueue(store, "b", need=Need(cpus=2))
+    enqueue(store, "urgent", priority=5)
+    enqueue(store, "c", need=Need(gpus=1))
+    enqueue(store, "later", not_before=at(1000))
+    enqueue(store, "elsewhere", queue="other")
+    last = store.job_enqueue(job("d"))[0]
+    assert line_before(store, last) == ["urgent", "a", "b", "c"]
+    assert line_before(store, last, limit=3) == ["urgent", "a", "b"]
+    assert line_before(store, store.job_get("b")) == ["urgent", "a"]
+    assert line_before(store, store.job_get("urgent")) == []
+    assert list(store.queue_line("nowhere", before=last)) == []
+    move(store, "c", "before", "a")
+    assert line_before(store, store.job_get("a")) == ["urgent", "c"]
+
+
+def line_before(store: Store, job: Job, **limit: int) -> list[str]:
+    return list(store.queue_line("q", before=job, **limit))
 
 
 def waited(store: Store, **changes: Any) -> list[float]:

@@ -97,7 +97,7 @@ def list_jobs(
         limit=paging.limit,
     )
     seen = [job for job in page.items if who.sees(job.queue)]
-    places = positions.of_jobs(deps.store, seen)
+    places = positions.of_jobs(deps.store, seen, deps.clock.now())
     views = tuple(job_view(job, places.get(job.id)) for job in seen)
     return send_page(Page(items=views, cursor=page.cursor), paging)
 
@@ -324,7 +324,7 @@ async def put_source(
 
 
 def _send(deps: ApiDeps, job: Job) -> Response:
-    place = positions.of_jobs(deps.store, [job]).get(job.id)
+    place = positions.of_jobs(deps.store, [job], deps.clock.now()).get(job.id)
     return send(job_view(job, place), version=job.version)
 
 

@@ -9,7 +9,15 @@ from dataclasses import replace
 from datetime import datetime
 from itertools import chain, islice, takewhile
 
-from control_plane.core.model import JobState, Need, QueueRecord, QueueStats, Reason, WaitingGroup
+from control_plane.core.model import (
+    Job,
+    JobState,
+    Need,
+    QueueRecord,
+    QueueStats,
+    Reason,
+    WaitingGroup,
+)
 from control_plane.errors import Conflict, Refused
 from control_plane.stores import transitions
 from control_plane.stores.dynamodb import layout as at
@@ -176,6 +184,14 @@ class Queues(Jobs):
             if firsts:
                 heads[name] = min(firsts)
         return heads
+
+    def queue_line(self, name: str, *, before: Job, limit: int = 1000) -> Sequence[str]:
+        queue = self._entry(name)
+        if queue is None:
+            return ()
+        place = at.line_sort(before.priority, before.position, before.id)
+        rows = in_order(self._streams(queue, before=place, page=limit), everything)
+        return tuple(row.job_id for row in islice(rows, limit))
 
     def queue_waits(self, name: str, *, limit: int = 1000) -> Sequence[float]:
         unbooked = self._unbooked(self._all_runs(consistent=False)[1], consistent=False)

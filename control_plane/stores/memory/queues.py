@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
+from itertools import islice, takewhile
 
 from control_plane.core.lifecycle import JOB_ENDED
 from control_plane.core.model import (
@@ -65,6 +66,12 @@ class Queues(Tables):
             for name, line in lines.items()
             if line
         }
+
+    @atomic
+    def queue_line(self, name: str, *, before: Job, limit: int = 1000) -> Sequence[str]:
+        place = (-before.priority, before.position, before.id)
+        spots = takewhile(lambda spot: spot < place, self._waiting[name].spots())
+        return tuple(job_id for _, _, job_id in islice(spots, limit))
 
     @atomic
     def queue_waits(self, name: str, *, limit: int = 1000) -> Sequence[float]:

@@ -70,12 +70,16 @@ class Waiting:
         if not spots:
             del self.groups[kind]
 
-    def line(self) -> list[str]:
-        """Ids in claim order, without the delayed ones."""
-        spots = (
+    def spots(self) -> list[tuple[int, float, str]]:
+        """Priority with the sign turned, position and id, in claim order, without the delayed
+        ones."""
+        return sorted(
             (-priority, *spot) for (priority, _), group in self.groups.items() for spot in group
         )
-        return [job_id for _, _, job_id in sorted(spots)]
+
+    def line(self) -> list[str]:
+        """Ids in claim order, without the delayed ones."""
+        return [job_id for _, _, job_id in self.spots()]
 
     def ids(self) -> list[str]:
         """All ids: those in the line in claim order, then the delayed ones by their time."""

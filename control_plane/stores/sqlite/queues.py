@@ -7,9 +7,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import partial
-from itertools import chain
+from itertools import chain, islice, takewhile
 
-from control_plane.core.model import QueueRecord, QueueStats, Reason, WaitingGroup
+from control_plane.core.model import Job, QueueRecord, QueueStats, Reason, WaitingGroup
 from control_plane.errors import NotFound, Refused
 from control_plane.stores import transitions
 from control_plane.stores.sqlite import demand, dependents, line, records, rows
@@ -128,6 +128,14 @@ class Queues(Table):
             for name, of_lanes in heads.items()
             if of_lanes
         }
+
+    @reads
+    def queue_line(
+        self, tx: sqlite3.Connection, name: str, *, before: Job, limit: int = 1000
+    ) -> Sequence[str]:
+        place = (-before.priority, before.position, before.id)
+        ahead = takewhile(lambda spot: spot[:3] < place, line.in_order(tx, name))
+        return tuple(job_id for _, _, job_id, *_ in islice(ahead, limit))
 
     @reads
     def queue_waits(

@@ -319,6 +319,22 @@ def test_counting_what_waits_reads_no_more_of_a_deep_line_than_its_limit(
     assert reads[1] <= reads[0] <= 3
 
 
+def test_the_place_of_a_job_costs_by_who_stands_before_it_and_reads_none_of_them(
+    store: DynamoStore,
+) -> None:
+    jobs = [store.job_enqueue(typical())[0] for _ in range(101)]
+    reads: dict[int, float] = {}
+    for place in (10, 100):
+        with billed(store) as bill:
+            line = store.queue_line("research", before=jobs[place])
+        assert list(line[1:]) == [job.id for job in jobs[:place]]
+        assert set(bill.requests) == {"GetItem", "Query"}
+        reads[place] = bill.reads
+    # A row of the line is an eighth of a kilobyte at most, and the queue's item is looked at first.
+    assert reads[10] == 1
+    assert reads[100] <= 0.5 + 100 / 8 / 4 / 2 + 0.5
+
+
 WORTH_COUNTING = 40
 """Jobs of one need; what the machines that may be bought can run at once."""
 
