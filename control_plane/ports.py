@@ -579,10 +579,13 @@ class TransferStore(Protocol):
         """Store records as they are; what is there under the same key is replaced, so repeating it
         changes nothing. Raises `InvalidInput` for a row that is none of this kind."""
 
-    def history_prune(self, *, before: datetime, limit: int = 1000) -> Sequence[str]:
-        """Forget jobs that ended before a time, and older plans and events; returns the ids of the
-        jobs, `limit` at most, so that their blobs can go too. Attempts and prices stay: they are
-        the ledger. A store that lets records expire by itself returns nothing."""
+    def history_old(self, *, before: datetime, limit: int = 1000) -> Sequence[str]:
+        """Ids of jobs that ended before a time, `limit` at most: their blobs go first, since nobody
+        finds them without the jobs. A store that lets records expire by itself names none."""
+
+    def history_prune(self, job_ids: Sequence[str], *, before: datetime) -> None:
+        """Forget those of these jobs that ended before a time, and older plans and events. Attempts
+        and prices stay: they are the ledger."""
 
 
 class Store(

@@ -37,11 +37,14 @@ class Pruner:
             return
         self._due = now + PAUSE
         try:
-            forgotten = self._store.history_prune(before=now - self._keep, limit=BATCH)
-            for job_id in forgotten:
+            before = now - self._keep
+            old = self._store.history_old(before=before, limit=BATCH)
+            # First what nobody would find any more without the jobs.
+            for job_id in old:
                 self._blobs.remove(f"jobs/{job_id}/")
+            self._store.history_prune(old, before=before)
         except Exception:
             log.exception("old jobs were not forgotten")
             return
-        if len(forgotten) == BATCH:
+        if len(old) == BATCH:
             self._due = now

@@ -92,7 +92,7 @@ class Transfers(Arrivals, Queues, Autoscalers, Ledger, Control, Deliveries, Hist
         self._memory.registry = None
         self._forgotten = None
 
-    def history_prune(
+    def history_old(
         self,
         *,
         before: datetime,  # noqa: ARG002 - a table keeps what its settings say
@@ -100,6 +100,9 @@ class Transfers(Arrivals, Queues, Autoscalers, Ledger, Control, Deliveries, Hist
     ) -> Sequence[str]:
         """Nothing: what ends is written with the time at which DynamoDB forgets it."""
         return ()
+
+    def history_prune(self, job_ids: Sequence[str], *, before: datetime) -> None:
+        """Nothing to do."""
 
     # ---------------------------------------------------------------------------- reading
 

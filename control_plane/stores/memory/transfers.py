@@ -9,7 +9,7 @@ from operator import attrgetter
 from typing import Any
 
 from control_plane.core.lifecycle import JOB_ENDED
-from control_plane.core.model import Event, PriceInterval
+from control_plane.core.model import Event, Job, PriceInterval
 from control_plane.core.policy import AutoscalerRecord
 from control_plane.ports import Page, Row, TransferKind
 from control_plane.stores import cursors, transfer
@@ -42,21 +42,24 @@ class Transfers(Tables):
             put(record)
 
     @atomic
-    def history_prune(self, *, before: datetime, limit: int = 1000) -> Sequence[str]:
+    def history_old(self, *, before: datetime, limit: int = 1000) -> Sequence[str]:
         ended = sorted(
             (job.finished_at, job.id)
             for job in self._jobs.values()
-            if job.state in JOB_ENDED and job.finished_at is not None and job.finished_at < before
+            if job.finished_at is not None and _is_old(job, before)
         )
-        forgotten = tuple(job_id for _, job_id in ended[:limit])
-        for job_id in forgotten:
-            self._forget(job_id)
+        return tuple(job_id for _, job_id in ended[:limit])
+
+    @atomic
+    def history_prune(self, job_ids: Sequence[str], *, before: datetime) -> None:
+        for job_id in job_ids:
+            if job_id in self._jobs and _is_old(self._jobs[job_id], before):
+                self._forget(job_id)
         self._plans = {key: plan for key, plan in self._plans.items() if plan.at >= before}
         self._events = {seq: event for seq, event in self._events.items() if event.at >= before}
         self._deliveries = {
             key: each for key, each in self._deliveries.items() if each.created_at >= before
         }
-        return forgotten
 
     def _forget(self, job_id: str) -> None:
         del self._jobs[job_id]
@@ -178,3 +181,8 @@ class Transfers(Tables):
 
 def _key(keyed: Keyed) -> cursors.Key:
     return keyed[0]
+
+
+def _is_old(job: Job, before: datetime) -> bool:
+    ended = job.finished_at if job.state in JOB_ENDED else None
+    return ended is not None and ended < before

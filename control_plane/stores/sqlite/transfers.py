@@ -45,6 +45,8 @@ EVENTS_AT_ONCE = 10_000
 ENDED_BEFORE = """
     select id from jobs indexed by jobs_ended where finished_at is not null and finished_at < ?
     order by finished_at, id limit ?"""
+FORGET = "delete from jobs where id = ? and finished_at is not null and finished_at < ?"
+FORGET_ARTIFACTS = "update attempts set artifacts = '[]' where job_id = ? and artifacts <> '[]'"
 OLD_EVENTS = f"""
     delete from events where seq in (
         select seq from (select seq, at from events order by seq limit {EVENTS_AT_ONCE})
@@ -73,19 +75,23 @@ class Transfers(Table):
         for record in [transfer.record(kind, row, transfer.SHAPES[kind]) for row in rows]:
             _KINDS[kind].put(tx, record)
 
-    @writes
-    def history_prune(
+    @reads
+    def history_old(
         self, tx: sqlite3.Connection, *, before: datetime, limit: int = 1000
     ) -> Sequence[str]:
-        forgotten = tx.execute(ENDED_BEFORE, (rows.text(before), limit)).fetchall()
-        tx.executemany("delete from jobs where id = ?", forgotten)
-        tx.executemany(
-            "update attempts set artifacts = '[]' where job_id = ? and artifacts <> '[]'", forgotten
-        )
+        found = tx.execute(ENDED_BEFORE, (rows.text(before), limit))
+        return tuple(job_id for (job_id,) in found)
+
+    @writes
+    def history_prune(
+        self, tx: sqlite3.Connection, job_ids: Sequence[str], *, before: datetime
+    ) -> None:
+        for job_id in job_ids:
+            if tx.execute(FORGET, (job_id, rows.text(before))).rowcount:
+                tx.execute(FORGET_ARTIFACTS, (job_id,))
         tx.execute("delete from plans where at < ?", (rows.text(before),))
         tx.execute(OLD_EVENTS, (rows.text(before),))
         tx.execute("delete from deliveries where created_at < ?", (rows.text(before),))
-        return tuple(job_id for (job_id,) in forgotten)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

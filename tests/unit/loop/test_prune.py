@@ -52,7 +52,7 @@ def test_between_two_rounds_nothing_is_asked() -> None:
         assert calls == []
         world.clock.advance(60)
         pruner.prune()
-    assert calls == ["history_prune"]
+    assert calls == ["history_old", "history_prune"]
 
 
 def test_a_full_batch_is_followed_by_the_next_at_once() -> None:
@@ -64,13 +64,36 @@ def test_a_full_batch_is_followed_by_the_next_at_once() -> None:
     with store.during() as calls:
         for _ in range(3):
             pruner.prune()
-    assert calls == ["history_prune"] * 2
+    assert calls == ["history_old", "history_prune"] * 2
     assert world.store.job_list().items == ()
 
 
+def test_blobs_go_before_the_jobs_by_which_they_are_found(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whoever dies in between leaves jobs without blobs, not blobs that nobody knows of."""
+    world, _, blobs, pruner = deployment()
+    (job,) = world.submit()
+    world.service.cancel(job.id)
+    blobs.put(f"jobs/{job.id}/1/log", b"old")
+    world.clock.advance(KEEP.total_seconds() + 1)
+    with monkeypatch.context() as dying:
+        dying.setattr(blobs, "remove", raises)
+        pruner.prune()
+    assert world.job(job).id == job.id
+    world.clock.advance(3600)
+    pruner.prune()
+    assert blobs.size(f"jobs/{job.id}/1/log") == 0
+    with pytest.raises(NotFound):
+        world.job(job)
+
+
+def raises(*_: Any, **__: Any) -> Any:
+    raise OSError("not now")
+
+
 class _Broken(MemoryStore):
-    def history_prune(self, **kwargs: Any) -> Any:
-        raise OSError("not now")
+    history_prune = raises
 
 
 def test_what_cannot_be_forgotten_is_logged_and_tried_again_later(

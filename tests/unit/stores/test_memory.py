@@ -77,7 +77,7 @@ def test_nothing_is_kept_of_jobs_that_are_forgotten(store: MemoryStore) -> None:
     for _ in range(2):
         [held] = claim(store, now=at(5))
         end(store, held, now=at(6))
-    assert set(store.history_prune(before=at(9))) == {"a", "b"}
+    store.history_prune(["a", "b"], before=at(9))
     of_jobs = (store._jobs, store._ids, store._jobs_by_key, store._keys, store._artifacts)
     of_waiting = (store._let_go, store._promoted_at, store._dependents)
     assert not any((*of_jobs, *of_waiting))
