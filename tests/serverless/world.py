@@ -113,7 +113,7 @@ class Country:
     def _json(self, *words: str) -> Any:
         return json.loads(self.deployed.orchctl(*words, "-o", "json"))
 
-    def until(self, condition: Callable[[], object], what: str, within_s: float = 90) -> None:
+    def until(self, condition: Callable[[], object], what: str, within_s: float = 300) -> None:
         """Let the clouds live until something is so."""
         deadline = time.monotonic() + within_s
         asked = 0.0
@@ -155,7 +155,9 @@ class Country:
     def story(self) -> str:
         """What happened, for whoever has to find out why it did not."""
         asked = httpx2.get(
-            f"{self.deployed.url}/v1/events?limit=100", headers={"Authorization": f"Bearer {TOKEN}"}
+            f"{self.deployed.url}/v1/events?limit=100",
+            headers={"Authorization": f"Bearer {TOKEN}"},
+            timeout=60,
         )
         events = [
             f"{each['at']} {each['subject']} {each['text']}" for each in asked.json()["items"]
