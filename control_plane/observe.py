@@ -11,17 +11,15 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Executor, wait
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from control_plane import throttle
-from control_plane.core.cost import spend
 from control_plane.core.model import (
     Lease,
     Machine,
     MachineState,
     Observation,
     Offer,
-    PriceInterval,
     QueueRecord,
     QueueStats,
     Sighting,
@@ -31,6 +29,7 @@ from control_plane.core.policy import Autoscaler, AutoscalerRecord, CloudPolicy,
 from control_plane.core.snapshot import Snapshot, Spend, Timing
 from control_plane.errors import ProviderError
 from control_plane.ports import Ids, MachineRef, PriceBook, Provider, Store
+from control_plane.spending import Spending
 from control_plane.throttle import Rests
 
 _SET_UP = "it needs the cloud's SDK (docs/clouds.md), and an address for machines (--public-url)"
@@ -73,6 +72,7 @@ class Eyes:
     store: Store
     providers: Mapping[str, Provider]
     prices: PriceBook
+    spending: Spending
     ids: Ids
     timing: Timing
     pool: Executor
@@ -119,7 +119,11 @@ class Eyes:
             offers=tuple(offers),
             cooldowns=tuple(view.rests.known.values()),
             reachable_since=view.reachable_since,
-            spend=self._spend(policy, now) if _spends(policy, waiting, machines) else Spend(),
+            spend=(
+                self.spending.of(policy.name, now)
+                if _spends(policy, waiting, machines)
+                else Spend()
+            ),
             timing=self.timing,
             new_machine_ids=tuple(self.ids.new("m") for _ in range(_ids_needed(policy, machines))),
         )
@@ -234,16 +238,6 @@ class Eyes:
             known = (policy, len(offers), counted(policy, offers))
             self.limits[policy.name] = known
         return known[2]
-
-    def _spend(self, policy: Autoscaler, now: datetime) -> Spend:
-        day = now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
-        month = day.replace(day=1)
-        mine: list[PriceInterval] = [
-            interval
-            for interval in self.store.prices_between(month, now)
-            if interval.autoscaler == policy.name
-        ]
-        return Spend(day_usd=spend(mine, day, now), month_usd=spend(mine, month, now))
 
 
 def counted(policy: Autoscaler, offers: Iterable[Offer]) -> int:

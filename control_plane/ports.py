@@ -409,6 +409,10 @@ class MachineStore(Protocol):
         the version up. Raises `NotFound`."""
 
 
+PriceKey = tuple[str, datetime]
+"""The machine of an interval of the ledger, and when it began."""
+
+
 class LedgerStore(Protocol):
     """What was paid for, and when."""
 
@@ -421,6 +425,13 @@ class LedgerStore(Protocol):
 
     def prices_between(self, start: datetime, end: datetime) -> Sequence[PriceInterval]:
         """Intervals that overlap a span of time, open ones included, by start."""
+
+    def prices_begun(self, since: datetime) -> Sequence[PriceInterval]:
+        """Intervals that are open, and those that began at a time or after it: what is new to who
+        has read all of them then, apart from what has been closed."""
+
+    def prices_get(self, keys: Sequence[PriceKey]) -> Sequence[PriceInterval]:
+        """These intervals, without those that are not there."""
 
 
 class ControlStore(Protocol):

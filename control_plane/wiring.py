@@ -36,6 +36,7 @@ from control_plane.preview import right_now
 from control_plane.prune import Pruner
 from control_plane.reconcile import Reconciler
 from control_plane.service import Service
+from control_plane.spending import Spending
 from control_plane.stores.sqlite import SqliteStore
 from control_plane.sweep import Sweeper
 from control_plane.system import LivePrices, SystemClock, TimeOrderedIds
@@ -127,6 +128,7 @@ def embedded(
         store=store,
         providers=providers,
         prices=prices,
+        spending=Spending(store),
         ids=ids,
         timing=settings.timing,
         pool=pool,

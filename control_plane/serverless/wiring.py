@@ -63,11 +63,13 @@ class Parts:
     def eyes(self, providers: Mapping[str, Provider]) -> Eyes:
         """What looks for a decision; without providers it sees the books alone."""
         from control_plane.observe import CLOUD_CALLS, Eyes
+        from control_plane.spending import Spending
 
         return Eyes(
             store=self.store,
             providers=providers,
             prices=self.prices,
+            spending=Spending(self.store),
             ids=self.ids,
             timing=self.timing,
             pool=ThreadPoolExecutor(CLOUD_CALLS, thread_name_prefix="cloud"),

@@ -73,3 +73,32 @@ def test_intervals_are_found_by_the_time_they_overlap(store: Store) -> None:
     assert found(9, 10) == ["m-1", "m-2"]
     assert found(10, 20) == ["m-2"]
     assert found(10, 21) == ["m-2", "m-3"]
+
+
+def test_what_is_open_or_began_since_a_time_is_found_whatever_was_closed_before(
+    store: Store,
+) -> None:
+    for machine_id, began in (("m-1", 0), ("m-2", 5), ("m-3", 10), ("m-4", 40 * 86_400)):
+        store.price_open(interval(machine_id, start=at(began)))
+    store.price_close("m-1", at=at(10))
+    store.price_close("m-3", at=at(35 * 86_400))
+
+    def begun(since: float) -> list[str]:
+        return sorted(each.machine_id for each in store.prices_begun(at(since)))
+
+    assert begun(-5) == begun(0) == ["m-1", "m-2", "m-3", "m-4"]
+    assert begun(1) == begun(10) == ["m-2", "m-3", "m-4"]
+    assert begun(11) == begun(50 * 86_400) == ["m-2", "m-4"]
+
+
+def test_intervals_are_found_by_machine_and_start(store: Store) -> None:
+    store.price_open(interval(price="0.31"))
+    store.price_open(interval(start=at(60), price="0.35"))
+    store.price_open(interval("m-2"))
+    asked = [("m-1", NOW), ("m-2", NOW), ("m-2", at(1)), ("m-3", NOW)]
+    found = {each.machine_id: each for each in store.prices_get(asked)}
+    assert found == {
+        "m-1": replace(interval(price="0.31"), ended_at=at(60)),
+        "m-2": interval("m-2"),
+    }
+    assert list(store.prices_get([])) == []

@@ -27,6 +27,7 @@ from control_plane.observe import Eyes
 from control_plane.ports import Store
 from control_plane.reconcile import Reconciler, Tick
 from control_plane.service import Service, Submission
+from control_plane.spending import Spending
 from control_plane.stores.sqlite import SqliteStore
 from control_plane.sweep import Sweeper
 from control_plane.system import LivePrices
@@ -128,6 +129,7 @@ class Plane:
             store=self.store,
             providers=providers,
             prices=prices,
+            spending=Spending(self.store),
             ids=world.ids,
             timing=TIMING,
             pool=pool,

@@ -36,6 +36,7 @@ from control_plane.observe import Eyes
 from control_plane.ports import Launched, LaunchRequest, MachineRef, Store
 from control_plane.reconcile import Reconciler, Tick
 from control_plane.service import Service, Submission
+from control_plane.spending import Spending
 from control_plane.stores.memory import MemoryStore
 from control_plane.system import LivePrices
 from control_plane.tokens import MachineTokens
@@ -212,6 +213,7 @@ class World:
                 store=self.store,
                 providers=self.providers,
                 prices=self.prices,
+                spending=Spending(self.store),
                 ids=self.service.ids,
                 timing=self.timing,
                 pool=inline,

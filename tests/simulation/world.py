@@ -38,6 +38,7 @@ from control_plane.observe import Eyes, View
 from control_plane.ports import Clock, Ids, Store
 from control_plane.reconcile import Reconciler, Tick
 from control_plane.service import Service, Submission
+from control_plane.spending import Spending
 from control_plane.stores.memory import MemoryStore
 from control_plane.system import LivePrices
 from control_plane.throttle import Rests
@@ -236,6 +237,7 @@ class World:
             store=self.store,
             providers=self.providers,
             prices=self.prices,
+            spending=Spending(self.store),
             ids=self.ids,
             timing=self.habits.timing,
             pool=self.pool,

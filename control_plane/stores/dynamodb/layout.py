@@ -281,7 +281,11 @@ def limit_key(queue: str, owner: str | None = None) -> Key:
 
 
 def price_key(paid: PriceInterval) -> Key:
-    return f"PM#{paid.machine_id}", time_text(paid.started_at)
+    return begun_price_key(paid.machine_id, paid.started_at)
+
+
+def begun_price_key(machine_id: str, began: datetime) -> Key:
+    return f"PM#{machine_id}", time_text(began)
 
 
 def open_price_key(machine_id: str) -> Key:

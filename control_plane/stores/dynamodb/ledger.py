@@ -13,6 +13,7 @@ from datetime import datetime
 from itertools import chain
 
 from control_plane.core.model import PriceInterval
+from control_plane.ports import PriceKey
 from control_plane.stores import transitions
 from control_plane.stores.dynamodb import layout, records
 from control_plane.stores.dynamodb.calls import TransactionRefused
@@ -67,6 +68,23 @@ class Ledger(Parts):
             if each.started_at < end and (each.ended_at is None or each.ended_at > start)
         }
         return tuple(found[key] for key in sorted(found))
+
+    def prices_begun(self, since: datetime) -> Sequence[PriceInterval]:
+        # As above: the open ones first.
+        open_ = self._table.query(layout.OPEN_PRICES, consistent=True)
+        # What began later has ended later.
+        months = [each for each in self._days(layout.PAID_MONTHS) if each >= layout.month(since)]
+        begun = (layout.time_text(since), layout.LAST)
+        closed = (
+            self._table.query(layout.closed_prices_of(month), sk_between=begun, consistent=True)
+            for month in months
+        )
+        found = map(price, chain(open_, *closed))
+        return tuple({layout.price_key(each): each for each in found}.values())
+
+    def prices_get(self, keys: Sequence[PriceKey]) -> Sequence[PriceInterval]:
+        found = self._table.batch_get([layout.begun_price_key(*key) for key in keys])
+        return tuple(map(price, found.values()))
 
     def _paid(self, interval: PriceInterval) -> tuple[PriceInterval | None, PriceInterval | None]:
         """What is stored of a machine with the same start, and what is open."""

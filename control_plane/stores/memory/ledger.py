@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from control_plane.core.model import PriceInterval
+from control_plane.ports import PriceKey
 from control_plane.stores import transitions
 from control_plane.stores.memory.tables import Tables, atomic
 
@@ -37,6 +38,20 @@ class Ledger(Tables):
             and (interval.ended_at is None or interval.ended_at > start)
         ]
         return tuple(sorted(found, key=lambda each: (each.started_at, each.machine_id)))
+
+    @atomic
+    def prices_begun(self, since: datetime) -> Sequence[PriceInterval]:
+        return tuple(
+            interval
+            for prices in self._prices.values()
+            for interval in prices.values()
+            if interval.ended_at is None or interval.started_at >= since
+        )
+
+    @atomic
+    def prices_get(self, keys: Sequence[PriceKey]) -> Sequence[PriceInterval]:
+        found = (self._prices.get(machine_id, {}).get(began) for machine_id, began in keys)
+        return tuple(interval for interval in found if interval is not None)
 
     def _close(self, machine_id: str, at: datetime) -> None:
         prices = self._prices.get(machine_id, {})

@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from control_plane.core.model import PriceInterval
+from control_plane.ports import PriceKey
 from control_plane.stores import transitions
 from control_plane.stores.sqlite import rows
 from control_plane.stores.sqlite.database import Table, reads, writes
@@ -18,11 +19,8 @@ class Ledger(Table):
 
     @writes
     def price_open(self, tx: sqlite3.Connection, interval: PriceInterval) -> None:
-        row = tx.execute(
-            "select data from prices where machine_id = ? and started_at = ?",
-            (interval.machine_id, rows.text(interval.started_at)),
-        ).fetchone()
-        if row and transitions.same_interval(rows.loads(PriceInterval, row[0]), interval):
+        stored = _find(tx, interval.machine_id, interval.started_at)
+        if stored is not None and transitions.same_interval(stored, interval):
             return
         _close(tx, interval.machine_id, interval.started_at)
         put_interval(tx, interval)
@@ -41,6 +39,31 @@ class Ledger(Table):
             (rows.text(start), rows.text(end)),
         )
         return tuple(rows.loads(PriceInterval, row[0]) for row in found)
+
+    @reads
+    def prices_begun(self, tx: sqlite3.Connection, since: datetime) -> Sequence[PriceInterval]:
+        # What began later has ended later.
+        found = tx.execute(
+            "select data from prices where coalesce(ended_at, '9999') >= ?1 "
+            "and (ended_at is null or started_at >= ?1)",
+            (rows.text(since),),
+        )
+        return tuple(rows.loads(PriceInterval, row[0]) for row in found)
+
+    @reads
+    def prices_get(
+        self, tx: sqlite3.Connection, keys: Sequence[PriceKey]
+    ) -> Sequence[PriceInterval]:
+        found = (_find(tx, *key) for key in keys)
+        return tuple(interval for interval in found if interval is not None)
+
+
+def _find(tx: sqlite3.Connection, machine_id: str, began: datetime) -> PriceInterval | None:
+    row = tx.execute(
+        "select data from prices where machine_id = ? and started_at = ?",
+        (machine_id, rows.text(began)),
+    ).fetchone()
+    return None if row is None else rows.loads(PriceInterval, row[0])
 
 
 def _close(tx: sqlite3.Connection, machine_id: str, at: datetime) -> None:

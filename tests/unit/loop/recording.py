@@ -17,6 +17,8 @@ READS = frozenset(
         "queue_heads",
         "queue_stats",
         "prices_between",
+        "prices_begun",
+        "prices_get",
         *(name for name in OPERATIONS if name.endswith(("_get", "_list", "_leases"))),
     }
 )

@@ -91,7 +91,7 @@ def test_a_look_at_an_idle_machine_reads_the_money_too_and_writes_nothing() -> N
         tick = world.tick()
     assert tick.plan is not None
     assert tick.plan.empty
-    assert calls == [*IDLE, "prices_between"]
+    assert calls == [*IDLE, "prices_begun"]
     assert store.writes == ["job_release"]
 
 
@@ -102,7 +102,7 @@ def test_a_quiet_fleet_is_looked_at_on_a_read_that_may_lag() -> None:
     world.tick()
     with store.during() as calls:
         world.tick()
-    assert calls == [*IDLE, "prices_between"]
+    assert calls == [*IDLE, "prices_begun"]
     assert store.asked[2] == ("fleet_read", {"sure": False})
 
 

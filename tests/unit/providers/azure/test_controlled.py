@@ -20,6 +20,7 @@ from control_plane.fleet import Fleet
 from control_plane.observe import Eyes
 from control_plane.reconcile import Reconciler, Tick
 from control_plane.service import Service, Submission
+from control_plane.spending import Spending
 from control_plane.stores.memory import MemoryStore
 from control_plane.system import LivePrices
 from control_plane.tokens import MachineTokens
@@ -69,6 +70,7 @@ class Controlled:
             store=self.store,
             providers=providers,
             prices=prices,
+            spending=Spending(self.store),
             ids=self.service.ids,
             timing=timing,
             pool=inline,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -18,13 +19,14 @@ from control_plane.core.codec import to_json
 from control_plane.core.job_ids import id_for
 from control_plane.core.model import Artifact, Job, JobState, Machine, MachineState, Reason
 from control_plane.ports import Ending, Place, TransferKind
+from control_plane.spending import Spending
 from control_plane.stores.dynamodb import DynamoStore
 from control_plane.stores.dynamodb import layout as at
 from control_plane.stores.dynamodb.calls import connect
 from control_plane.stores.dynamodb.capacity import item_size
 from control_plane.stores.dynamodb.items import encode_item
 from control_plane.stores.transfer import JobRow
-from tests.conformance.builders import delivery
+from tests.conformance.builders import delivery, interval
 from tests.emulators.ministack import Ministack
 from tests.unit.stores.dynamodb.stores import (
     BOX,
@@ -388,6 +390,25 @@ def test_a_look_at_the_fleet_reads_by_machine_and_lease_not_by_job(store: Dynamo
         for _ in range(30):
             store.job_enqueue(small())
     assert before[0] == before[1] <= 0.5 + 0.5 * (2 + 3)
+
+
+def test_what_was_spent_costs_no_more_to_know_at_the_end_of_a_dear_month(
+    store: DynamoStore,
+) -> None:
+    """Of what is over, all is read once a day."""
+    began = now().replace(day=2, hour=0, minute=0)
+    for number in range(150):
+        at_ = began + timedelta(minutes=number)
+        store.price_open(interval(f"m-{number}", start=at_))
+        if number:
+            store.price_close(f"m-{number}", at=at_ + timedelta(minutes=5))
+    look = began + timedelta(days=3)
+    spending = Spending(store)
+    with billed(store) as first:
+        spent = spending.of("a", look)
+    with billed(store) as again:
+        assert spending.of("a", look + timedelta(seconds=1)).month_usd > spent.month_usd
+    assert again.reads <= 3 < 8 < first.reads
 
 
 # ------------------------------------------------------------------- nothing dear in between
