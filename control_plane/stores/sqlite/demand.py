@@ -14,19 +14,25 @@ from control_plane.stores.limits import Room
 from control_plane.stores.sqlite import claims, line, rows
 
 LIMITS = "select max_running, max_running_per_owner from queues where name = ?"
-COUNT = """
-    select priority, min(position), count(*), sum(queued_at <= ?), min(queued_at),
-        min(max(queued_at, coalesce(not_before, ''), coalesce(promoted_at, '')))
-    from (
-        select priority, queued_at, not_before, promoted_at, position
-        from jobs indexed by jobs_ready
-        where queue = ? and lane = ? and (not_before is null or not_before <= ?)
-        order by priority desc, position, id limit ?)
+_IN_LANE = """from jobs indexed by jobs_ready
+    where queue = ?1 and lane = ?2 and (not_before is null or not_before <= ?3)"""
+_FIGURES = "priority, min(position), count(*), sum(queued_at <= ?4), min(queued_at)"
+_AGED = "min(max(queued_at, coalesce(not_before, ''), coalesce(promoted_at, '')))"
+MORE = f"select 1 {_IN_LANE} limit 1 offset ?4"
+COUNT = f"""
+    select {_FIGURES}, min(queued_at), count(not_before) + count(promoted_at) {_IN_LANE}
     group by priority order by priority desc"""
-MORE = """
-    select 1 from jobs indexed by jobs_ready
-    where queue = ? and lane = ? and (not_before is null or not_before <= ?)
-    limit 1 offset ?"""
+"""All jobs of a lane, in the order of the index; and how many have waited for less long at their
+priority than since they were queued. To find since when takes as long again, and mostly there are
+none."""
+COUNT_AGED = f"select {_FIGURES}, {_AGED}, 0 {_IN_LANE} group by priority order by priority desc"
+COUNT_FIRST = f"""
+    select {_FIGURES}, {_AGED}
+    from (
+        select priority, queued_at, not_before, promoted_at, position {_IN_LANE}
+        order by priority desc, position, id limit ?5)
+    group by priority order by priority desc"""
+"""The first jobs of a lane."""
 
 Kind = tuple[int, Need]
 """Priority and need."""
@@ -87,14 +93,21 @@ class _Look:
         tallies: dict[Kind, _Tally] = {}
         for lane in line.lanes(self.tx, self.queue):
             need, _ = line.lane_parts(lane)
-            found = self.tx.execute(
-                COUNT, (self.ripe_before, self.queue, lane, self.now, self.limit)
-            )
-            of_lane = {(priority, need): _Tally(*figures) for priority, *figures in found}
-            if sum(tally.count for tally in of_lane.values()) == self.limit and self._more(lane):
-                list(of_lane.values())[-1].exact = False
-            tallies |= of_lane
+            tallies |= {(priority, need): tally for priority, tally in self._lane(lane)}
         return tallies
+
+    def _lane(self, lane: str) -> list[tuple[int, _Tally]]:
+        """The jobs of a lane by priority."""
+        bound = (self.queue, lane, self.now, self.ripe_before)
+        if self.tx.execute(MORE, (*bound[:3], self.limit)).fetchone() is not None:
+            first = self.tx.execute(COUNT_FIRST, (*bound, self.limit))
+            found = [(priority, _Tally(*figures)) for priority, *figures in first]
+            found[-1][1].exact = False
+            return found
+        rows_ = self.tx.execute(COUNT, bound).fetchall()
+        if any(others for *_, others in rows_):
+            rows_ = self.tx.execute(COUNT_AGED, bound).fetchall()
+        return [(priority, _Tally(*figures)) for priority, *figures, _ in rows_]
 
     def one_by_one(self, room: Room, due: Sequence[line.Spot]) -> dict[Kind, _Tally]:
         tallies: dict[Kind, _Tally] = {}
@@ -122,10 +135,6 @@ class _Look:
                 return
             if (spot[6] or "") <= self.now:
                 yield spot
-
-    def _more(self, lane: str) -> bool:
-        bound = (self.queue, lane, self.now, self.limit)
-        return self.tx.execute(MORE, bound).fetchone() is not None
 
 
 def _group(queue: str, kind: Kind, tally: _Tally) -> WaitingGroup:

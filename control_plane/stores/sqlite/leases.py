@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sqlite3
 from collections.abc import Sequence
 from datetime import datetime
@@ -170,18 +171,7 @@ def leases(tx: sqlite3.Connection, machine_id: str = "") -> Sequence[Lease]:
     """Open leases, of one machine or of all, oldest first: told by an index alone."""
     query, bound = (f"{LEASES} and machine_id = ?", (machine_id,)) if machine_id else (LEASES, ())
     found = sorted(tx.execute(query, bound), key=lambda row: (row[5], row[0]))
-    return tuple(
-        Lease(
-            job_id=job_id,
-            epoch=epoch,
-            machine_id=holder,
-            queue=queue,
-            need=rows.need_of(need),
-            leased_at=datetime.fromisoformat(leased_at),
-            cancel_requested=bool(cancel_requested),
-        )
-        for job_id, epoch, holder, queue, need, leased_at, cancel_requested in found
-    )
+    return tuple(itertools.starmap(rows.lease, found))
 
 
 def _release(

@@ -32,6 +32,8 @@ LIST = f"""select {COLUMNS} from machines indexed by machines_by_time
 LIST_OPEN = f"""select {COLUMNS} from machines indexed by machines_open
     where state not in ('terminated', 'launch_failed') and (? = '' or autoscaler = ?)
     order by planned_at, id limit ?"""
+FLEET = """select id, data, last_beat_at, idle_since from machines indexed by machines_open
+    where state not in ('terminated', 'launch_failed') order by planned_at, id"""
 BEAT = "update machines set last_beat_at = max(coalesce(last_beat_at, ''), ?) where id = ?"
 
 
@@ -75,7 +77,13 @@ class Machines(Table):
         *,
         sure: bool = True,  # noqa: ARG002 - part of the port: here every read is
     ) -> tuple[Sequence[Machine], Sequence[Lease]]:
-        return _list(tx, "", open_only=True, limit=-1), leases(tx)
+        held = leases(tx)
+        busy = {lease.machine_id for lease in held}
+        machines = (
+            _between_beats(data, last_beat_at, None if machine_id in busy else idle_since)
+            for machine_id, data, last_beat_at, idle_since in tx.execute(FLEET)
+        )
+        return tuple(machines), held
 
     # A beat that a power cut takes is followed by another one.
     @marks
@@ -104,7 +112,7 @@ def put_machine(tx: sqlite3.Connection, machine: Machine) -> None:
 def _list(
     tx: sqlite3.Connection, autoscaler: str, *, open_only: bool, limit: int
 ) -> tuple[Machine, ...]:
-    """Oldest first; a negative limit is none."""
+    """Oldest first."""
     query = LIST_OPEN if open_only else LIST
     return tuple(machine(row) for row in tx.execute(query, (autoscaler, autoscaler, limit)))
 

@@ -15,7 +15,7 @@ from operator import itemgetter
 from typing import Any, TypeVar, cast
 
 from control_plane.core.codec import from_json, to_json
-from control_plane.core.model import Attempt, Job, JobSpec, JobState, Need, Reason, Source
+from control_plane.core.model import Attempt, Job, JobSpec, JobState, Lease, Need, Reason, Source
 
 T = TypeVar("T")
 Value = str | int | float | None
@@ -120,6 +120,10 @@ class _SpecDraft:
     __slots__ = JobSpec.__slots__
 
 
+class _LeaseDraft:
+    __slots__ = Lease.__slots__
+
+
 # One job's text is read at its claim, start and finish, and a sweep's jobs share theirs.
 @lru_cache(maxsize=256)
 def _spec(data: str, need: str) -> JobSpec:
@@ -160,6 +164,30 @@ def job(row: Iterable[Any]) -> Job:
     made.cancel_requested = bool(cancel_requested)
     made.__class__ = Job
     return cast("Job", made)
+
+
+# A look reads all leases, and most of them it has read before.
+@lru_cache(maxsize=16_384)
+def lease(
+    job_id: str,
+    epoch: int,
+    machine_id: str,
+    queue: str,
+    need: str,
+    leased_at: str,
+    cancel_requested: int,
+) -> Lease:
+    """The lease of the columns of a held job."""
+    made: Any = _LeaseDraft()
+    made.job_id = job_id
+    made.epoch = epoch
+    made.machine_id = machine_id
+    made.queue = queue
+    made.need = need_of(need)
+    made.leased_at = _moment(leased_at)
+    made.cancel_requested = bool(cancel_requested)
+    made.__class__ = Lease
+    return cast("Lease", made)
 
 
 def job_values(record: Job, names: Iterable[str] = FIELDS) -> dict[str, Value]:

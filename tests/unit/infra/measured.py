@@ -4,15 +4,19 @@ meter, requests to S3, lines written, time.
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
+from control_plane import kept
+from control_plane.stores.dynamodb import line, shapes
 from control_plane.stores.figures import Figures
 from tests.emulators.ministack import Ministack
 from tests.unit.infra import history
@@ -43,6 +47,10 @@ class Meter:
             add(figures, **told)
 
         patch.setattr(Figures, "add", counted)
+        # What was read a moment ago: however long a moment is on a busy computer.
+        patch.setattr(kept, "KEPT_FOR", timedelta(days=1))
+        for module in (line, shapes):
+            patch.setattr(module, "REMEMBERED_S", math.inf)
 
     def note(self, name: str, function: str, act: Callable[[], object], times: int = 1) -> None:
         """Do something some times, each of which must consume the same, and note what it took."""
