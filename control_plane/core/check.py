@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from control_plane.core.lifecycle import COUNTED, MACHINE_EDGES
-from control_plane.core.model import Machine, MachineState, Offer
+from control_plane.core.model import MachineState, Offer
 from control_plane.core.plan import Plan
 from control_plane.core.snapshot import Snapshot
 
@@ -74,16 +74,13 @@ def _wrong_offers(plan: Plan, snapshot: Snapshot) -> set[tuple[str, int]]:
 def _cap_findings(plan: Plan, snapshot: Snapshot) -> Iterator[Finding]:
     if not plan.launches:
         return
-    exists = [(m.pool, _may_become(m)) for m in snapshot.machines if m.state in COUNTED]
-    bought = [(launch.pool, launch.offers) for launch in plan.launches]
     machines: Counter[str] = Counter()
     gpus: Counter[str] = Counter()
     rate = Decimal(0)
-    for pool_name, offers in (*exists, *bought):
-        most, usd_hour = _at_worst(offers)
-        machines[pool_name] += 1
-        gpus[pool_name] += most
-        rate += usd_hour
+    for pool_name, count, most, usd_hour in (*_there(snapshot), *_bought(plan)):
+        machines[pool_name] += count
+        gpus[pool_name] += count * most
+        rate += count * usd_hour
     cap = snapshot.policy.budget.hour_usd
     if rate > cap:
         yield Finding(code="cap-hour", sentence=f"{rate} USD/hour is over {cap} USD/hour")
@@ -95,9 +92,27 @@ def _cap_findings(plan: Plan, snapshot: Snapshot) -> Iterator[Finding]:
             yield Finding(code="cap-gpus", sentence=f"pool {name} would pass its GPU maximum")
 
 
-def _may_become(machine: Machine) -> tuple[Offer, ...]:
-    open_launch = machine.state in _OPEN_LAUNCH
-    return (machine.offer, *machine.offers[machine.attempt :]) if open_launch else (machine.offer,)
+_Worst = tuple[str, int, int, Decimal]
+"""A pool, a number of machines, and the most GPUs and US dollars an hour that each may come to."""
+
+
+def _there(snapshot: Snapshot) -> list[_Worst]:
+    counted = [machine for machine in snapshot.machines if machine.state in COUNTED]
+    return [
+        (each.pool, 1, *_at_worst((each.offer, *each.offers[each.attempt :])))
+        if each.state in _OPEN_LAUNCH
+        else (each.pool, 1, each.offer.capacity.gpus, each.offer.price_usd_hour)
+        for each in counted
+    ]
+
+
+def _bought(plan: Plan) -> list[_Worst]:
+    """Equal machines share their choice of offers, so it is looked at once."""
+    choices = {id(launch.offers): launch.offers for launch in plan.launches}
+    machines = Counter((launch.pool, id(launch.offers)) for launch in plan.launches)
+    return [
+        (pool, count, *_at_worst(choices[choice])) for (pool, choice), count in machines.items()
+    ]
 
 
 def _at_worst(offers: tuple[Offer, ...]) -> tuple[int, Decimal]:
