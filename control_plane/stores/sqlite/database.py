@@ -67,9 +67,12 @@ class Database:
             raise opening.unavailable(self.path, error) from error
 
     def read(self, work: Work[R]) -> R:
+        """Run `work` on the last committed state, or on what `together` has come to."""
+        joint = self._joint_transaction()
+        return self.look(work) if joint is None else work(joint)
+
+    def look(self, work: Work[R]) -> R:
         """Run `work` on the last committed state."""
-        if (joint := self._joint_transaction()) is not None:
-            return work(joint)
         try:
             reader = self._reader()
             try:

@@ -11,8 +11,6 @@ import sqlite3
 from collections.abc import Sequence
 from datetime import datetime
 from functools import lru_cache
-from operator import attrgetter
-from typing import Any, cast
 
 from control_plane.core.model import Lease, Machine
 from control_plane.errors import NotFound
@@ -20,10 +18,11 @@ from control_plane.ports import Fence
 from control_plane.stores import transitions
 from control_plane.stores.sqlite import rows
 from control_plane.stores.sqlite.control import check_fence
-from control_plane.stores.sqlite.database import Table, marks, reads, writes
-from control_plane.stores.sqlite.leases import leases
+from control_plane.stores.sqlite.database import Database, Table, marks, reads, writes
+from control_plane.stores.sqlite.fleet import Fleet
 
-COLUMNS = f"""data, last_beat_at, case when exists (
+RECORD = "(select data from machine_records where machine_records.id = machines.id)"
+COLUMNS = f"""{RECORD}, last_beat_at, case when exists (
     select 1 from jobs indexed by jobs_held where {rows.HELD} and machine_id = machines.id
     ) then null else idle_since end"""
 GET = f"select {COLUMNS} from machines where id = ?"
@@ -32,13 +31,15 @@ LIST = f"""select {COLUMNS} from machines indexed by machines_by_time
 LIST_OPEN = f"""select {COLUMNS} from machines indexed by machines_open
     where state not in ('terminated', 'launch_failed') and (? = '' or autoscaler = ?)
     order by planned_at, id limit ?"""
-FLEET = """select id, data, last_beat_at, idle_since from machines indexed by machines_open
-    where state not in ('terminated', 'launch_failed') order by planned_at, id"""
 BEAT = "update machines set last_beat_at = max(coalesce(last_beat_at, ''), ?) where id = ?"
 
 
 class Machines(Table):
     """`ports.MachineStore`."""
+
+    def __init__(self, database: Database) -> None:
+        super().__init__(database)
+        self._fleet = Fleet()
 
     @writes
     def machine_put(
@@ -70,20 +71,12 @@ class Machines(Table):
     ) -> Sequence[Machine]:
         return _list(tx, autoscaler, open_only=open_only, limit=limit)
 
-    @reads
     def fleet_read(
         self,
-        tx: sqlite3.Connection,
         *,
         sure: bool = True,  # noqa: ARG002 - part of the port: here every read is
     ) -> tuple[Sequence[Machine], Sequence[Lease]]:
-        held = leases(tx)
-        busy = {lease.machine_id for lease in held}
-        machines = (
-            _between_beats(data, last_beat_at, None if machine_id in busy else idle_since)
-            for machine_id, data, last_beat_at, idle_since in tx.execute(FLEET)
-        )
-        return tuple(machines), held
+        return self._database.look(self._fleet.read)
 
     # A beat that a power cut takes is followed by another one.
     @marks
@@ -94,8 +87,10 @@ class Machines(Table):
 
 def put_machine(tx: sqlite3.Connection, machine: Machine) -> None:
     """Write a record over what is there."""
+    record = (machine.id, rows.dumps(machine))
+    tx.execute("insert or replace into machine_records values (?, ?)", record)
     tx.execute(
-        "insert or replace into machines values (?, ?, ?, ?, ?, ?, ?, ?)",
+        "insert or replace into machines values (?, ?, ?, ?, ?, ?, ?)",
         (
             machine.id,
             machine.autoscaler,
@@ -104,7 +99,6 @@ def put_machine(tx: sqlite3.Connection, machine: Machine) -> None:
             rows.text(machine.planned_at),
             rows.text_or_none(machine.last_beat_at),
             rows.text_or_none(machine.idle_since),
-            rows.dumps(machine),
         ),
     )
 
@@ -137,20 +131,4 @@ def machine(row: tuple[str, str | None, str | None]) -> Machine:
 # Its agent's requests, each of which looks at it, are more than its beats.
 @lru_cache(maxsize=16_384)
 def _between_beats(data: str, last_beat_at: str | None, idle_since: str | None) -> Machine:
-    kept = rows.loads_again(Machine, data)
-    made: Any = _MachineDraft()
-    for name, value in zip(Machine.__slots__, _fields(kept), strict=True):
-        setattr(made, name, value)
-    made.last_beat_at = rows.moment(last_beat_at)
-    made.idle_since = rows.moment(idle_since)
-    made.__class__ = Machine
-    return cast("Machine", made)
-
-
-_fields = attrgetter(*Machine.__slots__)
-
-
-class _MachineDraft:
-    """As in `rows`: `replace` would take four times as long, and a look reads every machine."""
-
-    __slots__ = Machine.__slots__
+    return rows.between_beats(rows.machine_record(data), last_beat_at, idle_since)

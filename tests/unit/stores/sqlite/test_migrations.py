@@ -117,13 +117,27 @@ def test_every_attempt_is_as_it_was(old: Path) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["autoscalers", "autoscaler_versions", "cooldowns", "leases", "machines", "plans", "prices"],
+    ["autoscalers", "autoscaler_versions", "cooldowns", "leases", "plans", "prices"],
 )
 def test_other_tables_are_as_they_were(old: Path, name: str) -> None:
     before = table(old, name)
     SqliteStore(old).close()
     assert before
     assert table(old, name) == before
+
+
+def test_the_record_of_a_machine_stands_apart(old: Path) -> None:
+    before = table(old, "machines")
+    store = SqliteStore(old)
+    machines = {each.id: each for each in store.machine_list(open_only=False)}
+    store.close()
+    assert before
+    for row in before:
+        record = {"id": row["id"], "data": row.pop("data")}
+        assert record in table(old, "machine_records")
+        assert row in table(old, "machines")
+        assert machines[row["id"]].version == row["version"]
+    assert len(machines) == len(before) == len(table(old, "machine_records"))
 
 
 def test_queues_have_no_limits_and_events_know_their_time(old: Path) -> None:
