@@ -13,7 +13,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from tests.agent.podman import PODMAN
+from tests.agent.podman import PODMAN, has_image
 from tests.requires import no_containers
 
 _TOOLS = ("podman", "runc", "debootstrap")
@@ -52,14 +52,14 @@ def image() -> str:
     """The image's name, or a skip."""
     if shutil.which("podman") is None or os.geteuid() != 0:
         no_containers(f"machines in containers need root and {', '.join(_TOOLS)}; {_INSTALL}")
-    if subprocess.run([*PODMAN, "image", "exists", NAME], check=False).returncode:
+    if not has_image(NAME):
         no_containers("no image of a machine here; make it with: make machine-image")
     return NAME
 
 
 def make() -> None:
     """Make the image, unless it is there, and see that it starts. Raises `CalledProcessError`."""
-    if subprocess.run([*PODMAN, "image", "exists", NAME], check=False).returncode:
+    if not has_image(NAME):
         _make()
     limits = ("--ulimit=nofile=1024:1024", "--ulimit=nproc=1024:1024")
     subprocess.run([*PODMAN, "run", "--rm", "--network=host", *limits, NAME, "true"], check=True)

@@ -16,6 +16,11 @@ def podman(*command: str) -> str:
     return done.stdout
 
 
+def has_image(name: str) -> bool:
+    """Whether podman keeps an image of this name."""
+    return _run("image", "exists", name).returncode == 0
+
+
 def remove(container: str) -> None:
     """End a container and take it away. podman refuses to remove one that ends by itself at the
     same moment: so it is killed, if it still runs, and waited for first."""

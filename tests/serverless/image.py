@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from tests.agent import image as machine
-from tests.agent.podman import PODMAN, podman, remove
+from tests.agent.podman import has_image, podman, remove
 from tests.requires import ROOT
 
 CLIENT = "awslambdaric==4.2.2"
@@ -30,7 +30,7 @@ def base(folder: Path) -> str:
     recipe = _BASE.format(machine=machine.image())
     tag = hashlib.sha256((recipe + CLIENT).encode()).hexdigest()[:12]
     name = f"localhost/orchctl-test-lambda:{tag}"
-    if subprocess.run([*PODMAN, "image", "exists", name], check=False).returncode == 0:
+    if has_image(name):
         return name
     uv = Path(sys.executable).with_name("uv")
     subprocess.run(

@@ -6,11 +6,10 @@ open, or among those that ended in the same month. One transaction writes both.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
-from itertools import chain
 
 from control_plane.core.model import PriceInterval
 from control_plane.ports import PriceKey
@@ -52,39 +51,34 @@ class Ledger(Parts):
         raise too_busy(f"the price of machine {machine_id}")
 
     def prices_between(self, start: datetime, end: datetime) -> Sequence[PriceInterval]:
-        # The open ones first: what is closed in between is then seen twice, not missed.
-        open_ = self._table.query(layout.OPEN_PRICES, consistent=True)
-        months = [each for each in self._days(layout.PAID_MONTHS) if each >= layout.month(start)]
         began_before = (layout.FIRST, layout.time_text(end))
-        closed = (
-            self._table.query(
-                layout.closed_prices_of(month), sk_between=began_before, consistent=True
-            )
-            for month in months
-        )
         found = {
             (each.started_at, each.machine_id): each
-            for each in map(price, chain(open_, *closed))
+            for each in self._open_and_closed(start, began_before)
             if each.started_at < end and (each.ended_at is None or each.ended_at > start)
         }
         return tuple(found[key] for key in sorted(found))
 
     def prices_begun(self, since: datetime) -> Sequence[PriceInterval]:
-        # As above: the open ones first.
-        open_ = self._table.query(layout.OPEN_PRICES, consistent=True)
         # What began later has ended later.
-        months = [each for each in self._days(layout.PAID_MONTHS) if each >= layout.month(since)]
-        begun = (layout.time_text(since), layout.LAST)
-        closed = (
-            self._table.query(layout.closed_prices_of(month), sk_between=begun, consistent=True)
-            for month in months
-        )
-        found = map(price, chain(open_, *closed))
+        found = self._open_and_closed(since, (layout.time_text(since), layout.LAST))
         return tuple({layout.price_key(each): each for each in found}.values())
 
     def prices_get(self, keys: Sequence[PriceKey]) -> Sequence[PriceInterval]:
         found = self._table.batch_get([layout.begun_price_key(*key) for key in keys])
         return tuple(map(price, found.values()))
+
+    def _open_and_closed(
+        self, ended_since: datetime, began: tuple[str, str]
+    ) -> Iterator[PriceInterval]:
+        """What is open, then what ended in the month of a time or later and began within a span:
+        what is closed in between is seen twice, not missed."""
+        yield from map(price, self._table.query(layout.OPEN_PRICES, consistent=True))
+        for month in self._days(layout.PAID_MONTHS):
+            if month >= layout.month(ended_since):
+                partition = layout.closed_prices_of(month)
+                closed = self._table.query(partition, sk_between=began, consistent=True)
+                yield from map(price, closed)
 
     def _paid(self, interval: PriceInterval) -> tuple[PriceInterval | None, PriceInterval | None]:
         """What is stored of a machine with the same start, and what is open."""

@@ -43,17 +43,14 @@ class Transfers(Tables):
 
     @atomic
     def history_old(self, *, before: datetime, limit: int = 1000) -> Sequence[str]:
-        ended = sorted(
-            (job.finished_at, job.id)
-            for job in self._jobs.values()
-            if job.finished_at is not None and _is_old(job, before)
-        )
-        return tuple(job_id for _, job_id in ended[:limit])
+        old = [job for job in self._jobs.values() if _ended_at(job) < before]
+        old.sort(key=lambda job: (_ended_at(job), job.id))
+        return tuple(job.id for job in old[:limit])
 
     @atomic
     def history_prune(self, job_ids: Sequence[str], *, before: datetime) -> None:
         for job_id in job_ids:
-            if job_id in self._jobs and _is_old(self._jobs[job_id], before):
+            if job_id in self._jobs and _ended_at(self._jobs[job_id]) < before:
                 self._forget(job_id)
         self._plans = {key: plan for key, plan in self._plans.items() if plan.at >= before}
         self._events = {seq: event for seq, event in self._events.items() if event.at >= before}
@@ -183,6 +180,9 @@ def _key(keyed: Keyed) -> cursors.Key:
     return keyed[0]
 
 
-def _is_old(job: Job, before: datetime) -> bool:
-    ended = job.finished_at if job.state in JOB_ENDED else None
-    return ended is not None and ended < before
+def _ended_at(job: Job) -> datetime:
+    """When it ended; later than every time while it has not."""
+    return job.finished_at if job.state in JOB_ENDED and job.finished_at else _NEVER
+
+
+_NEVER = datetime.max.replace(tzinfo=UTC)

@@ -131,10 +131,6 @@ class _SpecDraft:
     __slots__ = JobSpec.__slots__
 
 
-class _LeaseDraft:
-    __slots__ = Lease.__slots__
-
-
 class _MachineDraft:
     __slots__ = Machine.__slots__
 
@@ -218,16 +214,15 @@ def lease(
     cancel_requested: int,
 ) -> Lease:
     """The lease of the columns of a held job."""
-    made: Any = _LeaseDraft()
-    made.job_id = job_id
-    made.epoch = epoch
-    made.machine_id = machine_id
-    made.queue = queue
-    made.need = need_of(need)
-    made.leased_at = _moment(leased_at)
-    made.cancel_requested = bool(cancel_requested)
-    made.__class__ = Lease
-    return cast("Lease", made)
+    return Lease(
+        job_id=job_id,
+        epoch=epoch,
+        machine_id=machine_id,
+        queue=queue,
+        need=need_of(need),
+        leased_at=_moment(leased_at),
+        cancel_requested=bool(cancel_requested),
+    )
 
 
 def job_values(record: Job, names: Iterable[str] = FIELDS) -> dict[str, Value]:

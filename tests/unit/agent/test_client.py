@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import BaseHTTPRequestHandler
 
 import pytest
 
@@ -18,11 +17,12 @@ from agent_bootstrap.client import (
     Unanswered,
 )
 from agent_bootstrap.wire import Left
+from tests.loopback import Loopback
 
 STALE = '{"type": "https://orchctl.dev/problems/stale-epoch"}'
 
 
-class Server:
+class Server(Loopback):
     """Answers each request with the next of the scripted answers."""
 
     def __init__(self) -> None:
@@ -44,18 +44,11 @@ class Server:
             def log_message(self, *_: object) -> None:
                 """Quiet."""
 
-        self.http = HTTPServer(("127.0.0.1", 0), Handler)
-        self.thread = threading.Thread(target=self.http.serve_forever, args=(0.01,))
-        self.thread.start()
+        super().__init__(Handler)
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.http.server_address[1]}/stage/"
-
-    def close(self) -> None:
-        self.http.shutdown()
-        self.thread.join()
-        self.http.server_close()
+        return f"{super().url}/stage/"
 
 
 @pytest.fixture

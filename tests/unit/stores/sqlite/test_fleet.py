@@ -134,9 +134,9 @@ def test_what_has_not_changed_is_not_read_again(
         def __init__(self, tx: sqlite3.Connection) -> None:
             self._tx = tx
 
-        def execute(self, statement: str, *bound: object) -> sqlite3.Cursor:
+        def execute(self, statement: str, bound: tuple[str, ...] = ()) -> sqlite3.Cursor:
             read.append(statement)
-            return self._tx.execute(statement, *bound)  # type: ignore[arg-type]
+            return self._tx.execute(statement, bound)
 
     monkeypatch.setattr(
         store._database,
