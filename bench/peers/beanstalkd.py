@@ -9,13 +9,13 @@ from functools import partial
 import greenstalk
 
 from bench.peers.servers import Servers
-from bench.peers.work import DEPTH, PAYLOAD_BYTES
+from bench.peers.work import DEPTH, PAYLOAD_BYTES, Kind
 
 
 class Beanstalkd:
     """One tube, topped up before each phase: it syncs every single put."""
 
-    processes = True
+    kind: Kind = "processes"
 
     def __init__(self, servers: Servers) -> None:
         self._port = servers.beanstalkd()

@@ -11,6 +11,7 @@ from bench.peers.phases import (
     OURS_1_NORMAL,
     OURS_8_FULL,
     OURS_DEEP,
+    OURS_SERVED_8_FULL,
     RAW_1_FULL,
     RAW_1_NORMAL,
     RAW_8_FULL,
@@ -71,8 +72,8 @@ def _against(other: str, phase: str, at_least: float) -> Figure:
     return Figure(
         name=f"vs_{other}",
         part="peers",
-        phases=(OURS_8_FULL, phase),
-        of=rate(OURS_8_FULL, phase),
+        phases=(OURS_SERVED_8_FULL, phase),
+        of=rate(OURS_SERVED_8_FULL, phase),
         at_least=at_least,
     )
 

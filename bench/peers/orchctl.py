@@ -1,4 +1,5 @@
-"""Our own SQLite store, called through its port by threads of one process."""
+"""Our own SQLite store, called through its port by threads of one process, or as our server does it
+for agents: by coroutines, those of one moment together."""
 
 from __future__ import annotations
 
@@ -8,6 +9,8 @@ from functools import partial
 from pathlib import Path
 
 from bench.peers import files
+from bench.peers.work import Kind
+from control_plane.api.together import Together
 from control_plane.core.model import Job, JobState
 from control_plane.ports import Ending, JobStore
 from control_plane.stores.sqlite import Durability, SqliteStore
@@ -18,7 +21,7 @@ _SUCCEEDED = Ending(outcome="succeeded", exit_code=0)
 class Orchctl:
     """A fresh copy of `template` for each phase."""
 
-    processes = False
+    kind: Kind = "threads"
 
     def __init__(self, template: Path, durability: Durability) -> None:
         self._template = template
@@ -40,10 +43,19 @@ class Orchctl:
         files.remove(self._path)
 
 
+class Served(Orchctl):
+    """The same as requests of agents reach it."""
+
+    kind: Kind = "tasks"
+
+    def opener(self) -> Callable[[int], ServedWorker]:  # type: ignore[override]
+        return partial(ServedWorker, self._store, Together(self._store))
+
+
 class DeepOrchctl:
     """One deep file for all phases: they take next to nothing of it, and a copy takes long."""
 
-    processes = False
+    kind: Kind = "threads"
 
     def __init__(self, path: Path, durability: Durability) -> None:
         self._path = path
@@ -83,6 +95,23 @@ class OrchctlWorker:
         self._store.job_finish(
             job.id, job.epoch, _SUCCEEDED, state=JobState.SUCCEEDED, now=datetime.now(UTC)
         )
+
+    def close(self) -> None:
+        """The store is closed after the phase."""
+
+
+class ServedWorker:
+    """One agent, as a coroutine."""
+
+    def __init__(self, store: SqliteStore, together: Together, number: int) -> None:
+        self._agent = OrchctlWorker(store, number)
+        self._together = together
+
+    async def claim(self) -> Job | None:
+        return await self._together.do(self._agent.claim)
+
+    async def finish(self, job: Job) -> None:
+        await self._together.do(partial(self._agent.finish, job))
 
     def close(self) -> None:
         """The store is closed after the phase."""

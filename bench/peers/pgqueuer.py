@@ -18,7 +18,7 @@ from pgqueuer.types import QueueEntrypoint, QueueManagerId
 
 from bench.peers import postgres
 from bench.peers.servers import Servers
-from bench.peers.work import DEPTH, PAYLOAD_BYTES
+from bench.peers.work import DEPTH, PAYLOAD_BYTES, Kind
 
 T = TypeVar("T")
 _ENTRYPOINTS = {QueueEntrypoint("bench"): EntrypointExecutionParameter(concurrency_limit=0)}
@@ -28,7 +28,7 @@ _HEARTBEAT = timedelta(seconds=30)
 class PgQueuer:
     """Its own schema, all tables logged, filled by its own bulk call."""
 
-    processes = True
+    kind: Kind = "processes"
 
     def __init__(self, servers: Servers) -> None:
         self._where = servers.postgres("pgqueuer")

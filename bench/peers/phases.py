@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from bench.peers import files
-from bench.peers.orchctl import DeepOrchctl, Orchctl
+from bench.peers.orchctl import DeepOrchctl, Orchctl, Served
 from bench.peers.raw_sqlite import RawSqlite
 from bench.peers.servers import NotInstalled, Servers
 from bench.peers.work import DEPTH, Peer, Phase, measure
@@ -19,6 +19,7 @@ WORKERS = 8
 OURS_1_NORMAL, RAW_1_NORMAL = "orchctl NORMAL, 1", "raw SQLite NORMAL, 1"
 OURS_1_FULL, RAW_1_FULL = "orchctl FULL, 1", "raw SQLite FULL, 1"
 OURS_8_FULL, RAW_8_FULL = "orchctl FULL, 8", "raw SQLite FULL, 8"
+OURS_SERVED_8_FULL = "orchctl FULL, 8 requests"
 OURS_DEEP = "orchctl NORMAL, 1, deep"
 
 OTHERS: Mapping[str, tuple[str, str]] = {
@@ -48,8 +49,9 @@ def prepare(
         RAW_1_NORMAL: (partial(RawSqlite, template, "normal"), 1),
         OURS_1_FULL: (partial(Orchctl, template, "full"), 1),
         RAW_1_FULL: (partial(RawSqlite, template, "full"), 1),
-        RAW_8_FULL: (partial(RawSqlite, template, "full", processes=True), WORKERS),
+        RAW_8_FULL: (partial(RawSqlite, template, "full", "processes"), WORKERS),
         OURS_8_FULL: (partial(Orchctl, template, "full"), WORKERS),
+        OURS_SERVED_8_FULL: (partial(Served, template, "full"), WORKERS),
         **{name: (partial(_other, *which, servers), WORKERS) for name, which in OTHERS.items()},
     }
     phases: dict[str, Callable[[], Phase]] = {}

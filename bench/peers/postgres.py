@@ -9,7 +9,7 @@ from typing import LiteralString
 import psycopg
 
 from bench.peers.servers import Servers
-from bench.peers.work import DEPTH, PAYLOAD_BYTES
+from bench.peers.work import DEPTH, PAYLOAD_BYTES, Kind
 
 SCHEMA: tuple[LiteralString, ...] = (
     """create table jobs (
@@ -46,7 +46,7 @@ FINISH: LiteralString = """
 class Postgres:
     """One table, filled anew for each phase."""
 
-    processes = True
+    kind: Kind = "processes"
 
     def __init__(self, servers: Servers) -> None:
         self._where = servers.postgres("raw")

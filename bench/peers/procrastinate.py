@@ -14,13 +14,13 @@ from procrastinate.sync_psycopg_connector import SyncPsycopgConnector
 
 from bench.peers import postgres
 from bench.peers.servers import Servers
-from bench.peers.work import DEPTH, PAYLOAD_BYTES
+from bench.peers.work import DEPTH, PAYLOAD_BYTES, Kind
 
 
 class Procrastinate:
     """Its own schema, filled by its own bulk call."""
 
-    processes = True
+    kind: Kind = "processes"
 
     def __init__(self, servers: Servers) -> None:
         self._where = servers.postgres("procrastinate")

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.peers import files
+from bench.peers.work import Kind
 from control_plane.stores.sqlite import Durability
 
 CLAIM = """
@@ -41,11 +42,11 @@ class RawSqlite:
     """A fresh copy of `template` for each phase; several workers are processes, as two programs
     that share a file would be."""
 
-    def __init__(self, template: Path, durability: Durability, *, processes: bool = False) -> None:
+    def __init__(self, template: Path, durability: Durability, kind: Kind = "threads") -> None:
         self._template = template
         self._path = template.with_name(f"raw-{durability}.db")
         self._durability = durability
-        self.processes = processes
+        self.kind = kind
 
     def ready(self) -> None:
         files.copy(self._template, self._path)

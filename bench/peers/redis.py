@@ -10,7 +10,7 @@ from functools import partial
 import redis
 
 from bench.peers.servers import Servers
-from bench.peers.work import DEPTH, PAYLOAD_BYTES
+from bench.peers.work import DEPTH, PAYLOAD_BYTES, Kind
 
 WAITING, AT_WORK = "waiting", "at-work"
 
@@ -18,7 +18,7 @@ WAITING, AT_WORK = "waiting", "at-work"
 class Redis:
     """Two lists."""
 
-    processes = False  # its clients wait more than they compute
+    kind: Kind = "threads"  # its clients wait more than they compute
 
     def __init__(self, servers: Servers) -> None:
         self._port = servers.redis()

@@ -5,16 +5,19 @@ Every peer is driven by the same loop, so what the loop itself costs is the same
 
 from __future__ import annotations
 
+import asyncio
 import multiprocessing
 import statistics
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing.synchronize import Barrier
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
+
+import uvloop
 
 DEPTH = 20_000
 """Jobs that wait when a phase begins."""
@@ -39,17 +42,34 @@ class Worker(Protocol):
         """Let go of the connection."""
 
 
+class Task(Protocol):
+    """The same as a coroutine among others of one event loop."""
+
+    async def claim(self) -> Any:
+        """The next job, durably taken, or None when there is none."""
+
+    async def finish(self, job: Any) -> None:
+        """The job has durably ended."""
+
+    def close(self) -> None:
+        """Let go of the connection."""
+
+
+Opener = Callable[[int], Worker] | Callable[[int], Task]
+Kind = Literal["threads", "processes", "tasks"]
+
+
 class Peer(Protocol):
     """A queue to measure."""
 
-    processes: bool
-    """Whether several workers of it are processes; else they are threads."""
+    kind: Kind
+    """What several workers of it are."""
 
     def ready(self) -> None:
         """Make `DEPTH` jobs wait."""
 
-    def opener(self) -> Callable[[int], Worker]:
-        """What opens worker 0, 1, 2, …; it can be pickled when `processes`."""
+    def opener(self) -> Opener:
+        """What opens worker 0, 1, 2, …; it can be pickled for processes."""
 
     def ended(self) -> int:
         """How many jobs have durably ended since `ready`."""
@@ -92,7 +112,7 @@ class Phase:
         return max(max(self.claims_s), max(self.finishes_s)) * 1e3
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class _Shift:
     """What one worker did."""
 
@@ -101,13 +121,19 @@ class _Shift:
     began: float
     ended: float
 
+    def note(self, began: float, claimed: float, ended: float) -> float:
+        """One more job; returns when it ended."""
+        self.claims_s.append(claimed - began)
+        self.finishes_s.append(ended - claimed)
+        self.ended = ended
+        return ended
+
 
 def measure(peer: Peer, workers: int, seconds: float = PHASE_S) -> Phase:
     """Let `workers` drain a queue of `DEPTH` for a while. Raises `RuntimeError` when the peer kept
     less (or more) than its workers believe, or the queue ran empty."""
     peer.ready()
-    run = _processes if peer.processes else _threads
-    shifts, cpu_s = run(peer.opener(), workers, seconds)
+    shifts, cpu_s = _RUN[peer.kind](peer.opener(), workers, seconds)
     done, kept = sum(len(shift.finishes_s) for shift in shifts), peer.ended()
     if done != kept:
         raise RuntimeError(f"{type(peer).__name__}: {done} jobs were finished, {kept} are")
@@ -149,6 +175,28 @@ def _processes(
     return [shift for shift, _ in done], sum(cpu_s for _, cpu_s in done)
 
 
+def _tasks(
+    opener: Callable[[int], Task], workers: int, seconds: float
+) -> tuple[Sequence[_Shift], float]:
+    opened = [opener(number) for number in range(workers)]
+
+    async def shifts() -> list[_Shift]:
+        return await asyncio.gather(*(_task_shift(each, seconds) for each in opened))
+
+    cpu_s = time.process_time()
+    done = uvloop.run(shifts())
+    cpu_s = time.process_time() - cpu_s
+    for worker in opened:
+        worker.close()
+    return done, cpu_s
+
+
+_RUN: Mapping[Kind, Callable[[Any, int, float], tuple[Sequence[_Shift], float]]] = {
+    "threads": _threads,
+    "processes": _processes,
+    "tasks": _tasks,
+}
+
 _start: Barrier | None = None
 
 
@@ -171,19 +219,31 @@ def _in_process(
 
 
 def _shift(worker: Worker, seconds: float, wait: Callable[[], object]) -> _Shift:
-    claims_s: list[float] = []
-    finishes_s: list[float] = []
     clock = time.perf_counter
     wait()
     began = now = clock()
+    shift = _Shift(claims_s=[], finishes_s=[], began=began, ended=began)
     while now < began + seconds:
-        job = worker.claim()
-        if job is None:
-            raise RuntimeError("the queue ran empty")
+        job = _there(worker.claim())
         claimed = clock()
         worker.finish(job)
-        ended = clock()
-        claims_s.append(claimed - now)
-        finishes_s.append(ended - claimed)
-        now = ended
-    return _Shift(claims_s=claims_s, finishes_s=finishes_s, began=began, ended=now)
+        now = shift.note(now, claimed, clock())
+    return shift
+
+
+async def _task_shift(worker: Task, seconds: float) -> _Shift:
+    clock = time.perf_counter
+    began = now = clock()
+    shift = _Shift(claims_s=[], finishes_s=[], began=began, ended=began)
+    while now < began + seconds:
+        job = _there(await worker.claim())
+        claimed = clock()
+        await worker.finish(job)
+        now = shift.note(now, claimed, clock())
+    return shift
+
+
+def _there(job: Any) -> Any:
+    if job is None:
+        raise RuntimeError("the queue ran empty")
+    return job
