@@ -126,7 +126,7 @@ def world(machines: int, jobs: int, *, kinds: int = 50) -> World:
         offers=_offers(),
         new_machine_ids=tuple(f"n-{number:06}" for number in range(machines * 12 // 10)),
     )
-    # As one comes from a store: no two records share a value.
+    # As one comes from a store: no two records share a value but those that `codec` shares.
     snapshot = from_json(Snapshot, to_json(snapshot))
     return World(
         snapshot=snapshot, jobs=_plain_jobs(snapshot, chance), machines=_plain_machines(snapshot)

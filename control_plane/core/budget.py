@@ -7,6 +7,7 @@ launch may still fall back to. So the caps hold at every moment, not only when a
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from decimal import Decimal
 
 from control_plane.core import reasons
@@ -32,9 +33,7 @@ class Caps:
         self._machines: dict[str, int] = defaultdict(int)
         self._gpus: dict[str, int] = defaultdict(int)
         self._rate = Decimal(0)
-        for machine in snapshot.machines:
-            if machine.state in COUNTED:
-                self._count(machine)
+        self._count(snapshot.machines)
 
     @property
     def rate_usd_hour(self) -> Decimal:
@@ -101,15 +100,22 @@ class Caps:
         self._rate += worst.usd_hour - first.price_usd_hour
         return worst.offers
 
-    def _count(self, machine: Machine) -> None:
-        offer = machine.offer
-        gpus, usd_hour = offer.capacity.gpus, offer.price_usd_hour
-        if machine.state in IN_FLIGHT:
-            for offer in possible_offers(machine):
-                gpus, usd_hour = max(gpus, offer.capacity.gpus), max(usd_hour, offer.price_usd_hour)
-        self._machines[machine.pool] += 1
-        self._gpus[machine.pool] += gpus
-        self._rate += usd_hour
+    def _count(self, machines: Iterable[Machine]) -> None:
+        """Those whose launch is over by their offers, since many share one."""
+        settled: dict[tuple[str, int], list[Machine]] = defaultdict(list)
+        for machine in machines:
+            if machine.state in IN_FLIGHT:
+                self._add(machine.pool, possible_offers(machine), 1)
+            elif machine.state in COUNTED:
+                settled[machine.pool, id(machine.offer)].append(machine)
+        for (pool, _), alike in settled.items():
+            self._add(pool, (alike[0].offer,), len(alike))
+
+    def _add(self, pool: str, offers: Sequence[Offer], machines: int) -> None:
+        """Count machines by the worst that each may still become."""
+        self._machines[pool] += machines
+        self._gpus[pool] += max(offer.capacity.gpus for offer in offers) * machines
+        self._rate += max(offer.price_usd_hour for offer in offers) * machines
 
     def _left(self, pool: PoolPolicy) -> tuple[int, Decimal]:
         """The GPUs and the hourly price that one more machine of a pool may have."""

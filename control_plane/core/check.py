@@ -5,8 +5,8 @@ A finding means that the planner broke a promise. Nothing of such a plan is carr
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
@@ -77,7 +77,7 @@ def _cap_findings(plan: Plan, snapshot: Snapshot) -> Iterator[Finding]:
     machines: Counter[str] = Counter()
     gpus: Counter[str] = Counter()
     rate = Decimal(0)
-    for pool_name, count, most, usd_hour in (*_there(snapshot), *_bought(plan)):
+    for (pool_name, most, usd_hour), count in (_there(snapshot) + _bought(plan)).items():
         machines[pool_name] += count
         gpus[pool_name] += count * most
         rate += count * usd_hour
@@ -92,30 +92,37 @@ def _cap_findings(plan: Plan, snapshot: Snapshot) -> Iterator[Finding]:
             yield Finding(code="cap-gpus", sentence=f"pool {name} would pass its GPU maximum")
 
 
-_Worst = tuple[str, int, int, Decimal]
-"""A pool, a number of machines, and the most GPUs and US dollars an hour that each may come to."""
+_Worst = tuple[str, int, Decimal]
+"""A pool, and the most GPUs and US dollars an hour that one machine of it may come to."""
 
 
-def _there(snapshot: Snapshot) -> list[_Worst]:
-    counted = [machine for machine in snapshot.machines if machine.state in COUNTED]
-    return [
-        (each.pool, 1, *_at_worst((each.offer, *each.offers[each.attempt :])))
-        if each.state in _OPEN_LAUNCH
-        else (each.pool, 1, each.offer.capacity.gpus, each.offer.price_usd_hour)
-        for each in counted
-    ]
+def _there(snapshot: Snapshot) -> Counter[_Worst]:
+    """Machines share their offers, so each is looked at once."""
+    worst: Counter[_Worst] = Counter()
+    settled: dict[tuple[str, int], list[Offer]] = defaultdict(list)
+    for machine in snapshot.machines:
+        if machine.state in _OPEN_LAUNCH:
+            offers = (machine.offer, *machine.offers[machine.attempt :])
+            worst[machine.pool, *_at_worst(offers)] += 1
+        elif machine.state in COUNTED:
+            offer = machine.offer
+            settled[machine.pool, id(offer)].append(offer)
+    for (pool, _), same in settled.items():
+        worst[pool, *_at_worst(same[:1])] += len(same)
+    return worst
 
 
-def _bought(plan: Plan) -> list[_Worst]:
+def _bought(plan: Plan) -> Counter[_Worst]:
     """Equal machines share their choice of offers, so it is looked at once."""
     choices = {id(launch.offers): launch.offers for launch in plan.launches}
-    machines = Counter((launch.pool, id(launch.offers)) for launch in plan.launches)
-    return [
-        (pool, count, *_at_worst(choices[choice])) for (pool, choice), count in machines.items()
-    ]
+    machines = Counter([(launch.pool, id(launch.offers)) for launch in plan.launches])
+    worst: Counter[_Worst] = Counter()
+    for (pool, choice), count in machines.items():
+        worst[pool, *_at_worst(choices[choice])] += count
+    return worst
 
 
-def _at_worst(offers: tuple[Offer, ...]) -> tuple[int, Decimal]:
+def _at_worst(offers: Sequence[Offer]) -> tuple[int, Decimal]:
     """The most GPUs and the highest price that one of these offers has."""
     gpus, usd_hour = 0, Decimal(0)
     for offer in offers:
@@ -142,9 +149,10 @@ def _ending_findings(
     plan: Plan, snapshot: Snapshot, states: Mapping[str, MachineState]
 ) -> Iterator[Finding]:
     given_back = {requeue.job_id for requeue in plan.requeues}
+    ended = {ending.machine_id for ending in plan.terminations}
     busy: dict[str, str] = {}
     for lease in snapshot.leases:
-        if lease.job_id not in given_back:
+        if lease.machine_id in ended and lease.job_id not in given_back:
             busy.setdefault(lease.machine_id, lease.job_id)
     for ending in plan.terminations:
         name = ending.machine_id
@@ -156,7 +164,8 @@ def _ending_findings(
 
 def _requeue_findings(plan: Plan, snapshot: Snapshot) -> Iterator[Finding]:
     seen = Counter((requeue.job_id, requeue.epoch) for requeue in plan.requeues)
-    leases = {(lease.job_id, lease.epoch) for lease in snapshot.leases} if seen else set()
+    job_ids = {job_id for job_id, _ in seen}
+    leases = {(each.job_id, each.epoch) for each in snapshot.leases if each.job_id in job_ids}
     for key, times in sorted(seen.items()):
         if key not in leases:
             yield Finding(code="no-lease", sentence=f"{key[0]} is not leased at epoch {key[1]}")

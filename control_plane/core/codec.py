@@ -9,6 +9,7 @@ so an older program reads what a newer one wrote; a missing key takes the field'
 from __future__ import annotations
 
 import dataclasses
+import json
 import types
 import typing
 from collections.abc import Callable, Mapping
@@ -18,9 +19,16 @@ from enum import Enum
 from functools import cache
 from typing import Any, TypeVar, Union, cast
 
+from control_plane.core.model import Capacity, Offer
+
 T = TypeVar("T")
 Json = Any
 _Convert = Callable[[Any], Any]
+
+_SHARED = frozenset({Capacity, Offer})
+"""Of these there are few, and every machine has some: who reads a fleet again and again takes half
+the time when equal ones are one."""
+_SHARED_MAX = 16_384
 
 
 def to_json(value: object) -> Json:
@@ -84,7 +92,7 @@ def _decoder(kind: Any) -> _Convert:
 
 def _plain(kind: type) -> _Convert:
     if dataclasses.is_dataclass(kind):
-        return _dataclass(kind)
+        return _shared(_dataclass(kind)) if kind in _SHARED else _dataclass(kind)
     if issubclass(kind, datetime):
         return datetime.fromisoformat
     if issubclass(kind, (Enum, Decimal)):
@@ -116,6 +124,24 @@ def _tuple(arguments: tuple[Any, ...]) -> _Convert:
         return lambda data: tuple(item(each) for each in data)
     items = [_decoder(each) for each in arguments]
     return lambda data: tuple(item(each) for item, each in zip(items, data, strict=True))
+
+
+def _shared(decode: _Convert) -> _Convert:
+    """The same value for the same data, as long as there are not too many."""
+    kept: dict[str, Any] = {}
+
+    def decode_once(data: Any) -> Any:
+        # The text tells 1 from true and 1.0 from 1.00, which are equal.
+        text = json.dumps(data)
+        value = kept.get(text)
+        if value is None:
+            value = decode(data)
+            if len(kept) >= _SHARED_MAX:
+                kept.clear()
+            kept[text] = value
+        return value
+
+    return decode_once
 
 
 def _dataclass(kind: type) -> _Convert:

@@ -15,7 +15,16 @@ from control_plane.core.model import Lease, Machine, MachineState, Need, Waiting
 from control_plane.core.policy import QueuePolicy
 from control_plane.core.recovery import Recovery
 from control_plane.core.snapshot import Snapshot
-from control_plane.core.supply import NOTHING, Amounts, Rank, Room, Supply, room_of
+from control_plane.core.supply import (
+    NOTHING,
+    Amounts,
+    Rank,
+    Room,
+    Supply,
+    amounts_of,
+    both,
+    room_of,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,14 +101,20 @@ def _serve(result: Demand, queue: QueuePolicy, need: Need, count: int) -> int:
 
 def _supply(serving: Iterable[Machine], leases: Iterable[Lease]) -> Supply:
     used, up = _used(leases), MachineState.READY
-    ready: dict[tuple[str, Room], list[str]] = defaultdict(list)
+    # By identity, since many machines share one capacity, and comparing two takes far longer.
+    alike: dict[tuple[str, int, Amounts], list[Machine]] = defaultdict(list)
     coming = []
     for machine in serving:
-        room = room_of(machine.total, used.get(machine.id, NOTHING))
         if machine.state is up:
-            ready[machine.pool, room].append(machine.id)
+            at_work = used.get(machine.id, NOTHING)
+            alike[machine.pool, id(machine.total), at_work].append(machine)
         else:
+            room = room_of(machine.total, used.get(machine.id, NOTHING))
             coming.append((machine.planned_at, machine.id, machine.pool, room))
+    ready: dict[tuple[str, Room], list[str]] = defaultdict(list)
+    for (pool, _, at_work), machines in alike.items():
+        room = room_of(machines[0].total, at_work)
+        ready[pool, room] += [machine.id for machine in machines]
     supply = Supply()
     for (pool, room), machine_ids in ready.items():
         supply.add(pool, Rank.READY, room, sorted(machine_ids))
@@ -112,15 +127,9 @@ def _used(leases: Iterable[Lease]) -> dict[str, Amounts]:
     """What the jobs of each machine use."""
     used: dict[str, Amounts] = {}
     for lease in leases:
-        need = lease.need
-        gpus, share_ppm, cpus, memory_mib, disk_gib = used.get(lease.machine_id, NOTHING)
-        used[lease.machine_id] = (
-            gpus + need.gpus,
-            share_ppm + need.share_ppm,
-            cpus + need.cpus,
-            memory_mib + need.memory_mib,
-            disk_gib + need.disk_gib,
-        )
+        machine_id, amounts = lease.machine_id, amounts_of(lease.need)
+        before = used.get(machine_id)
+        used[machine_id] = amounts if before is None else both(before, amounts)
     return used
 
 

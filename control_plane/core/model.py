@@ -395,7 +395,8 @@ class Machine:
     @property
     def offer(self) -> Offer:
         """The offer of the current attempt."""
-        return self.offers[min(self.attempt, len(self.offers)) - 1]
+        offers, attempt = self.offers, self.attempt
+        return offers[attempt - 1] if attempt < len(offers) else offers[-1]
 
     @property
     def total(self) -> Capacity:

@@ -360,14 +360,14 @@ def _remarkable(
         news = []
         for each in observation.sightings:
             record = records.get(each.machine_id)
-            expected = (
-                record is not None
-                and record.provider_id == each.provider_id
-                and record.state not in _OPEN
-                and not record.operation
-                and each.state in _ALIVE
-            )
-            if not expected or each.machine_id in several:
+            if (
+                record is None
+                or record.provider_id != each.provider_id
+                or each.state not in _ALIVE
+                or record.state in _OPEN
+                or record.operation
+                or each.machine_id in several
+            ):
                 news.append(each)
         shown += sorted(news, key=attrgetter("provider_id"))
     return _grouped(shown)

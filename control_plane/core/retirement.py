@@ -150,6 +150,8 @@ def _held(snapshot: Snapshot, recovery: Recovery, leased: set[str], result: Reti
     held = Counter([m.pool for m in recovery.serving if m.hold_until is not None])
     for pool in snapshot.policy.pools.values():
         wanted, why = _wanted(snapshot, pool)
+        if not wanted and not held[pool.name]:
+            continue
         # Those held already come first, so that the choice does not wander from tick to tick.
         mine = nsmallest(
             max(wanted, held[pool.name]),

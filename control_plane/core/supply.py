@@ -122,8 +122,7 @@ class _Wanted:
 
     def __init__(self, need: Need) -> None:
         self.need = need
-        amounts = (need.gpus, need.share_ppm, need.cpus, need.memory_mib, need.disk_gib)
-        self._parts = [(at, amount) for at, amount in enumerate(amounts) if amount > 0]
+        self._parts = [(at, amount) for at, amount in enumerate(amounts_of(need)) if amount > 0]
         self._will_do: dict[tuple[bool, str, int], bool] = {}
 
     def fitting(self, rooms: Sequence[Room]) -> Iterator[tuple[Room, int]]:
@@ -206,6 +205,23 @@ class _Rooms(Generic[_Place]):
         else:
             del self._places[room]
             del self._order[bisect_left(self._order, room)]
+
+
+def amounts_of(need: Need) -> Amounts:
+    """What one job of this need uses up."""
+    return need.gpus, need.share_ppm, need.cpus, need.memory_mib, need.disk_gib
+
+
+def both(some: Amounts, more: Amounts) -> Amounts:
+    """The sum of two."""
+    gpus, share_ppm, cpus, memory_mib, disk_gib = some
+    return (
+        gpus + more[0],
+        share_ppm + more[1],
+        cpus + more[2],
+        memory_mib + more[3],
+        disk_gib + more[4],
+    )
 
 
 def room_of(total: Capacity, used: Amounts = NOTHING) -> Room:

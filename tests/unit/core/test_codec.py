@@ -291,3 +291,36 @@ def test_a_value_without_json_form_is_refused() -> None:
     """The same on the way out."""
     with pytest.raises(TypeError, match="no JSON form for bytes"):
         to_json(b"raw")
+
+
+def test_what_is_equal_to_the_letter_is_one_value() -> None:
+    first, again = (from_json(Offer, json.loads(json.dumps(OFFER))) for _ in range(2))
+    assert first is again
+    dearer = from_json(Offer, {**OFFER, "price_usd_hour": "0.50"})
+    assert dearer.capacity is first.capacity
+    assert (str(first.price_usd_hour), str(dearer.price_usd_hour)) == ("0.5", "0.50")
+
+
+def test_a_value_that_was_read_before_hides_no_wrong_one() -> None:
+    assert from_json(Capacity, {"gpus": 1}).gpus == 1
+    with pytest.raises(ValueError, match="not a Capacity"):
+        from_json(Capacity, {"gpus": True})
+
+
+def test_of_very_many_values_not_all_are_kept() -> None:
+    first = from_json(Capacity, {"disk_gib": 0})
+    for disk_gib in range(1, 20_000):
+        from_json(Capacity, {"disk_gib": disk_gib})
+    again = from_json(Capacity, {"disk_gib": 0})
+    assert again == first
+    assert again is not first
+
+
+OFFER = {
+    "provider": "aws",
+    "region": "us-east-1",
+    "zone": "",
+    "instance_type": "g6.xlarge",
+    "capacity": {"gpus": 1, "gpu_name": "L4"},
+    "price_usd_hour": "0.5",
+}
