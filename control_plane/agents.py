@@ -275,7 +275,7 @@ class Agents:
                 for each in message.artifacts
             ),
         )
-        done = self._store.job_finish(
+        self._store.job_finish(
             job_id,
             message.epoch,
             ending,
@@ -283,7 +283,8 @@ class Agents:
             now=self._clock.now(),
             machine_id=machine.id,
         )
-        self._service.ended(done)
+        if final is not JobState.SUCCEEDED:
+            self._service.ended(self._store.job_get(job_id))
         self._service.changed()
 
     def _final(

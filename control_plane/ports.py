@@ -316,7 +316,7 @@ class JobStore(Protocol):
         Most of it happens by itself at claims and endings; called at each look, this repairs what a
         crash left undone. Returns how many jobs moved, `limit` at most."""
 
-    def job_start(self, job_id: str, epoch: int, *, now: datetime, machine_id: str = "") -> Job:
+    def job_start(self, job_id: str, epoch: int, *, now: datetime, machine_id: str = "") -> None:
         """leased -> running; repeating it changes nothing. Raises `StaleEpoch`, also when a machine
         is named and another one has the job; `NotFound`."""
 
@@ -329,12 +329,12 @@ class JobStore(Protocol):
         state: JobState,
         now: datetime,
         machine_id: str = "",
-    ) -> Job:
-        """End the attempt and the job in a final `state`. Repeating it with the same epoch returns
-        the stored job. When the machine holds no other lease its `idle_since` becomes `now`. Jobs
-        that depend on it are let go when it succeeded, else they end as `cancelled`, and so on down
-        the line. Raises `StaleEpoch` when another attempt has begun, it was given back, or a
-        machine is named and another one has it; `NotFound`."""
+    ) -> None:
+        """End the attempt and the job in a final `state`. Repeating it with the same epoch changes
+        nothing, whatever the state. When the machine holds no other lease its `idle_since` becomes
+        `now`. Jobs that depend on it are let go when it succeeded, else they end as `cancelled`,
+        and so on down the line. Raises `StaleEpoch` when another attempt has begun, it was given
+        back, or a machine is named and another one has it; `NotFound`."""
 
     def job_requeue(
         self,

@@ -231,13 +231,19 @@ class Service:
         elif final is JobState.EXHAUSTED:
             why = _exhausted(job, outcome, reason)
             ending = replace(ending, reason=why)
-            done = self.store.job_finish(job.id, epoch, ending, state=final, now=now)
+            done = self._finished(job.id, epoch, ending, final, now)
             self.note("job", job.id, f"{final}: {why.sentence}", code=why.code)
         else:
-            done = self.store.job_finish(job.id, epoch, ending, state=final, now=now)
+            done = self._finished(job.id, epoch, ending, final, now)
         self.ended(done)
         self.changed()
         return done
+
+    def _finished(
+        self, job_id: str, epoch: int, ending: Ending, state: JobState, now: datetime
+    ) -> Job:
+        self.store.job_finish(job_id, epoch, ending, state=state, now=now)
+        return self.store.job_get(job_id)
 
     def ended(self, job: Job) -> None:
         """Tell of a job that has ended without success, where its document wants that told."""

@@ -103,7 +103,8 @@ def end(
 ) -> Job:
     """Finish a claimed job in a final state."""
     ending = DONE if state is JobState.SUCCEEDED else Ending(outcome="failed", exit_code=1)
-    return store.job_finish(held.id, held.epoch, ending, state=state, now=now)
+    store.job_finish(held.id, held.epoch, ending, state=state, now=now)
+    return store.job_get(held.id)
 
 
 def run(

@@ -224,7 +224,8 @@ def test_a_claim_by_a_wrong_clock_is_a_claim_like_any_other(ready: Store, now: d
 def test_an_attempt_ends_no_earlier_than_it_began(ready: Store) -> None:
     enqueue(ready, "j", "k")
     held, other = claim(ready, now=at(100)) + claim(ready, now=at(100))
-    started = ready.job_start("j", held.epoch, now=at(40))
+    ready.job_start("j", held.epoch, now=at(40))
+    started = ready.job_get("j")
     ended = end(ready, held, now=at(50))
     back(ready, other, now=at(50))
     assert (started.started_at, ended.finished_at) == (at(100), at(100))

@@ -102,7 +102,7 @@ def test_the_same_idempotency_key_makes_one_job_whatever_became_of_it(ready: Sto
     first, _ = ready.job_enqueue(job("j-1"), idempotency_key="k")
     assert ready.job_enqueue(job("j-2"), idempotency_key="k") == (first, False)
     [leased] = claim(ready)
-    ended = ready.job_finish("j-1", leased.epoch, DONE, state=JobState.SUCCEEDED, now=at(1))
+    ended = end(ready, leased, now=at(1))
     assert ready.job_enqueue(job("j-3"), idempotency_key="k") == (ended, False)
     with pytest.raises(NotFound):
         ready.job_get("j-2")
@@ -370,10 +370,12 @@ def test_eight_threads_never_get_the_same_job_and_leave_none(ready: Store) -> No
 def test_a_start_is_written_once(ready: Store) -> None:
     enqueue(ready, "j-1")
     [leased] = claim(ready)
-    running = ready.job_start("j-1", leased.epoch, now=at(3))
+    ready.job_start("j-1", leased.epoch, now=at(3))
+    running = ready.job_get("j-1")
     assert (running.state, running.started_at) == (JobState.RUNNING, at(3))
     assert running.version == leased.version + 1
-    assert ready.job_start("j-1", leased.epoch, now=at(9)) == running
+    ready.job_start("j-1", leased.epoch, now=at(9))
+    assert ready.job_get("j-1") == running
     assert ready.job_attempts("j-1")[0].started_at == at(3)
     assert [lease.job_id for lease in ready.job_leases()] == ["j-1"]
 
@@ -383,7 +385,8 @@ def test_a_finish_ends_job_attempt_and_lease(ready: Store) -> None:
     [leased] = claim(ready)
     artifact = Artifact(name="a.txt", size_bytes=3, sha256="ab", blob="artifacts/j-1/a.txt")
     ending = replace(DONE, artifacts=(artifact,))
-    ended = ready.job_finish("j-1", leased.epoch, ending, state=JobState.SUCCEEDED, now=at(7))
+    ready.job_finish("j-1", leased.epoch, ending, state=JobState.SUCCEEDED, now=at(7))
+    ended = ready.job_get("j-1")
     assert (ended.state, ended.exit_code, ended.finished_at) == (JobState.SUCCEEDED, 0, at(7))
     assert (ended.machine_id, ended.failures, ended.machine_losses) == ("m-1", 0, 0)
     assert ready.job_leases() == ()
@@ -392,13 +395,11 @@ def test_a_finish_ends_job_attempt_and_lease(ready: Store) -> None:
     assert (attempt.outcome, attempt.exit_code, attempt.ended_at) == ("succeeded", 0, at(7))
 
 
-def test_a_repeated_finish_returns_the_stored_job(ready: Store) -> None:
+def test_a_repeated_finish_changes_nothing(ready: Store) -> None:
     enqueue(ready, "j-1")
     [leased] = claim(ready)
-    ended = ready.job_finish("j-1", leased.epoch, DONE, state=JobState.SUCCEEDED, now=at(7))
-    failed = Ending(outcome="failed", exit_code=1)
-    again = ready.job_finish("j-1", leased.epoch, failed, state=JobState.FAILED, now=at(9))
-    assert again == ended == ready.job_get("j-1")
+    ended = end(ready, leased, now=at(7))
+    assert end(ready, leased, JobState.FAILED, now=at(9)) == ended
     assert ready.job_attempts("j-1")[0].ended_at == at(7)
 
 
@@ -408,7 +409,7 @@ def test_of_many_endings_of_one_lease_the_first_counts(ready: Store) -> None:
     [held] = claim(ready)
 
     def finish(second: int) -> Job:
-        return ready.job_finish("j-1", held.epoch, DONE, state=JobState.SUCCEEDED, now=at(second))
+        return end(ready, held, now=at(second))
 
     with ThreadPoolExecutor(8) as pool:
         ended = list(pool.map(finish, range(1, 9)))
@@ -455,7 +456,8 @@ def test_failures_and_machine_losses_are_counted_apart(ready: Store) -> None:
     assert (back.failures, back.machine_losses, back.attempt) == (1, 2, 4)
     [leased] = claim(ready)
     lost = Ending(outcome="lost")
-    ended = ready.job_finish("j-1", leased.epoch, lost, state=JobState.EXHAUSTED, now=at(2))
+    ready.job_finish("j-1", leased.epoch, lost, state=JobState.EXHAUSTED, now=at(2))
+    ended = ready.job_get("j-1")
     assert (ended.failures, ended.machine_losses) == (1, 3)
     outcomes = [attempt.outcome for attempt in ready.job_attempts("j-1")]
     assert outcomes == ["failed", "interrupted", "lost", "returned", "lost"]
@@ -537,7 +539,7 @@ def test_a_late_finish_is_refused_when_the_job_was_given_back_and_cancelled(read
 def test_a_finished_job_is_not_given_back(ready: Store) -> None:
     enqueue(ready, "j-1")
     [leased] = claim(ready)
-    ended = ready.job_finish("j-1", leased.epoch, DONE, state=JobState.SUCCEEDED, now=at(1))
+    ended = end(ready, leased, now=at(1))
     with pytest.raises(StaleEpoch):
         ready.job_requeue("j-1", leased.epoch, LOST, need=ONE_GPU, now=at(2))
     assert ready.job_get("j-1") == ended
@@ -564,15 +566,17 @@ def test_only_the_machine_that_has_it_starts_and_ends_a_job(ready: Store) -> Non
     [held] = claim(ready)
 
     def start(machine_id: str) -> Job:
-        return ready.job_start("j-1", held.epoch, now=at(2), machine_id=machine_id)
+        ready.job_start("j-1", held.epoch, now=at(2), machine_id=machine_id)
+        return ready.job_get("j-1")
 
     def finish(machine_id: str) -> Job:
-        return ready.job_finish(
+        ready.job_finish(
             *("j-1", held.epoch, DONE),
             state=JobState.SUCCEEDED,
             now=at(3),
             machine_id=machine_id,
         )
+        return ready.job_get("j-1")
 
     for act in (start, finish):
         with pytest.raises(StaleEpoch):
@@ -629,7 +633,8 @@ def test_a_held_job_is_asked_to_end_and_ends_as_its_agent_says(ready: Store) -> 
     assert (asked.state, asked.cancel_requested) == (JobState.LEASED, True)
     assert ready.job_cancel("j-1", reason=BECAUSE, now=at(5)) == asked
     ending = Ending(outcome="cancelled", exit_code=143)
-    gone = ready.job_finish("j-1", leased.epoch, ending, state=JobState.CANCELLED, now=at(6))
+    ready.job_finish("j-1", leased.epoch, ending, state=JobState.CANCELLED, now=at(6))
+    gone = ready.job_get("j-1")
     assert (gone.exit_code, gone.reason, gone.finished_at) == (143, BECAUSE, at(6))
 
 
@@ -658,7 +663,7 @@ def test_a_wish_to_cancel_stays_with_a_job_that_is_given_back(ready: Store) -> N
 def test_an_ended_job_stays_as_it_ended(ready: Store) -> None:
     enqueue(ready, "j-1")
     [leased] = claim(ready)
-    ended = ready.job_finish("j-1", leased.epoch, DONE, state=JobState.SUCCEEDED, now=at(1))
+    ended = end(ready, leased, now=at(1))
     assert ready.job_cancel("j-1", reason=BECAUSE, now=at(2)) == ended
 
 

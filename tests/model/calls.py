@@ -97,9 +97,9 @@ def _claim(store: Store, op: spec.Claim) -> Answer:
     return tuple(map(seen, claimed))
 
 
-def _finish(store: Store, op: spec.Finish) -> Answer:
+def _finish(store: Store, op: spec.Finish) -> None:
     ending = Ending(outcome=op.state.value)
-    return seen(store.job_finish(op.job, op.epoch, ending, state=op.state, now=op.now))
+    store.job_finish(op.job, op.epoch, ending, state=op.state, now=op.now)
 
 
 def _requeue(store: Store, op: spec.Requeue) -> Answer:
@@ -179,7 +179,7 @@ _CALLS: Mapping[type[Operation], Callable[[Store, Any], Answer]] = {
     spec.PutMachine: _put_machine,
     spec.Enqueue: _enqueue,
     spec.Claim: _claim,
-    spec.Start: lambda store, op: seen(store.job_start(op.job, op.epoch, now=op.now)),
+    spec.Start: lambda store, op: store.job_start(op.job, op.epoch, now=op.now),
     spec.Finish: _finish,
     spec.Requeue: _requeue,
     spec.Cancel: lambda store, op: seen(store.job_cancel(op.job, reason=BECAUSE, now=op.now)),

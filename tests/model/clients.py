@@ -87,6 +87,10 @@ class Board:
                 self.seen[each.id] = each
         if isinstance(answer, Seen):
             self.seen[answer.id] = answer
+        if answer is None and isinstance(operation, (spec.Start, spec.Finish)):
+            state = operation.state if isinstance(operation, spec.Finish) else JobState.RUNNING
+            last = self.seen[operation.job]
+            self.seen[operation.job] = last._replace(state=state, version=last.version + 1)
 
 
 def begun(board: Board, random: Random) -> World:

@@ -236,7 +236,7 @@ class Start(Operation):
         check(StaleEpoch=job.state not in HELD or job.epoch != self.epoch)
         if job.state is JobState.LEASED:
             world = world.wrote(job, state=JobState.RUNNING)
-        return world, world.jobs[self.job].seen
+        return world, None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -249,11 +249,10 @@ class Finish(Operation):
     def on(self, world: World) -> Result:
         job = world.job(self.job)
         if job.state in ENDED and job.epoch == self.epoch and job.machine:
-            return world, job.seen
+            return world, None
         check(StaleEpoch=job.state not in HELD or job.epoch != self.epoch)
         world = _attempt_over(world, job, self.state.value, state=self.state)
-        world = world.rested(job, self.now).let_go(job.id, self.now)
-        return world, world.jobs[self.job].seen
+        return world.rested(job, self.now).let_go(job.id, self.now), None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

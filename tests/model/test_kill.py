@@ -8,7 +8,7 @@ import multiprocessing
 import os
 import signal
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -181,24 +181,33 @@ class Rounds:
         assert {attempt.machine_id for attempt in attempts.values()} <= asked
         assert len(attempts) == sum(job.epoch for job in jobs.values())
 
-        ends = {(got.id, got.epoch, got.state) for got in self._told(spec.Finish)}
-        assert len({job_id for job_id, _, _ in ends}) == len(ends), "a job has ended twice"
-        for job_id, epoch, state in ends:
-            assert (jobs[job_id].state, jobs[job_id].epoch) == (state, epoch), "an end is undone"
+        ends: dict[tuple[str, int], set[JobState]] = defaultdict(set)
+        for end in self._done(spec.Finish):
+            ends[end.job, end.epoch].add(end.state)
+        assert len({job_id for job_id, _ in ends}) == len(ends), "a job has ended twice"
+        for (job_id, epoch), states in ends.items():
+            assert jobs[job_id].epoch == epoch, "an end is undone"
+            assert jobs[job_id].state in states, "an end is undone"
 
         stats = store.queue_stats()["q"]
-        states = Counter(job.state for job in jobs.values())
-        assert (stats.waiting, stats.running) == (states[JobState.QUEUED], 0)
-        assert stats.blocked == states[JobState.BLOCKED]
+        there = Counter(job.state for job in jobs.values())
+        assert (stats.waiting, stats.running) == (there[JobState.QUEUED], 0)
+        assert stats.blocked == there[JobState.BLOCKED]
 
     def _tried(self, kind: type) -> Iterator[Any]:
         return (call.operation for call in self.calls if isinstance(call.operation, kind))
 
     def _told(self, kind: type) -> Iterator[Any]:
+        return (call.answer for call in self._answered(kind))
+
+    def _done(self, kind: type) -> Iterator[Any]:
+        return (call.operation for call in self._answered(kind))
+
+    def _answered(self, kind: type) -> Iterator[Call]:
         for call in self.calls:
             refused = isinstance(call.answer, Refusal)
             if isinstance(call.operation, kind) and call.returned != NEVER and not refused:
-                yield call.answer
+                yield call
 
 
 def _wait_for(logs: Sequence[Path]) -> None:
@@ -306,23 +315,36 @@ def test_forged_memories_are_found_out(tmp_path: Path, processes: ForkServerCont
         processes=processes,
     )
     together.begin()
-    while not all(any(together._told(kind)) for kind in (spec.Enqueue, spec.Claim, spec.Finish)):
+    while not all(any(together._done(kind)) for kind in (spec.Enqueue, spec.Claim, spec.Finish)):
         together.go()
-    ended = {got.id for got in together._told(spec.Finish)}
-    job = next(got for got, _ in together._told(spec.Enqueue) if got.id not in ended)
-    [lease, *_] = next(got for got in together._told(spec.Claim) if got)
-    end = next(together._told(spec.Finish))
+    ended = {end.job for end in together._done(spec.Finish)}
+    job, accepted = next(
+        (call.answer[0], call)
+        for call in together._answered(spec.Enqueue)
+        if call.answer[0].id not in ended
+    )
+    leased = next(call for call in together._answered(spec.Claim) if call.answer)
+    finished = next(together._answered(spec.Finish))
+    end: Any = finished.operation
     forged = {
-        "an accepted job is lost": (spec.Enqueue, (job._replace(id="j-lost"), True)),
-        "a lease is shared": (spec.Claim, (lease,)),
-        "a job has ended twice": (spec.Finish, end._replace(epoch=end.epoch + 1)),
-        "an end is undone": (spec.Finish, job._replace(state=JobState.FAILED, epoch=9)),
+        "an accepted job is lost": replace(accepted, answer=(job._replace(id="j-lost"), True)),
+        "a lease is shared": leased,
+        "a job has ended twice": replace(finished, operation=replace(end, epoch=end.epoch + 1)),
+        "an end is undone": replace(finished, operation=replace(end, job=job.id, epoch=9)),
     }
     calls = together.calls
     store = together.open_store()
-    for complaint, (kind, answer) in forged.items():
-        true = next(call for call in calls if isinstance(call.operation, kind))
-        together.calls = [*calls, replace(true, answer=answer, returned=true.invoked)]
+    for complaint, call in forged.items():
+        together.calls = [*calls, call]
         with pytest.raises(AssertionError, match=complaint):
             together._examine(store)
+    [other] = {JobState.SUCCEEDED, JobState.FAILED} - {end.state}
+    together.calls = [
+        replace(call, operation=replace(call.operation, state=other))
+        if isinstance(call.operation, spec.Finish)
+        else call
+        for call in calls
+    ]
+    with pytest.raises(AssertionError, match="an end is undone"):
+        together._examine(store)
     store.close()

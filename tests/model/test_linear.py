@@ -123,19 +123,20 @@ def test_a_late_finish_that_is_accepted_is_refused() -> None:
     requeue = spec.Requeue(job="j-1", epoch=1, outcome="lost", need=Need(), now=NOW)
     calls = in_turn(enqueue("j-1"), claim(), requeue, claim("m-2"), finish("j-1", 1))
     check(calls, begun())
-    [taken] = calls[3].answer
-    accepted = taken._replace(state=JobState.SUCCEEDED, version=5)
-    refused(answering(calls, 4, accepted))
-    refused(answering(calls, 4, accepted._replace(epoch=1)))
+    refused(answering(calls, 4, None))
 
 
 def test_two_ends_of_one_attempt_are_refused() -> None:
     failed = replace(finish("j-1"), state=JobState.FAILED)
-    calls = in_turn(enqueue("j-1"), claim(), finish("j-1"), failed)
+    calls = in_turn(enqueue("j-1"), claim(), finish("j-1"), failed, reads.Get(job="j-1"))
     check(calls, begun())
-    twice = answering(calls, 3, calls[2].answer._replace(state=JobState.FAILED, version=4))
-    refused(twice)
-    refused([*twice[:2], *overlapping(*twice[2:])])
+    late = answering(calls, 4, calls[4].answer._replace(state=JobState.FAILED, failures=1))
+    refused(late)
+    refused(answering(calls, 4, calls[4].answer._replace(version=4)))
+    either = [*overlapping(*late[2:4]), late[4]]
+    check([*late[:2], *either], begun())
+    twice = either[-1].answer._replace(version=4)
+    refused([*late[:2], *answering(either, 2, twice)])
 
 
 def test_a_lost_update_of_a_move_is_refused() -> None:
@@ -262,7 +263,7 @@ def test_two_moves_that_expect_one_version_do_not_both_succeed_without_a_lock_ei
 
 
 def test_versions_may_be_counted_up_for_a_job_that_is_not_moved_but_never_down() -> None:
-    calls = in_turn(enqueue("j-1"), claim(), spec.Start(job="j-1", epoch=1, now=NOW))
+    calls = in_turn(enqueue("j-1"), claim(), spec.Cancel(job="j-1", now=NOW))
     check_unlocked(answering(calls, 2, calls[2].answer._replace(version=7)), begun(), window=9)
     refused(answering(calls, 2, calls[2].answer._replace(version=2)), window=9)
 

@@ -34,12 +34,12 @@ of its item."""
 class Endings(Dependents, Limits):
     """The part of `ports.JobStore` that begins and ends attempts."""
 
-    def job_start(self, job_id: str, epoch: int, *, now: datetime, machine_id: str = "") -> Job:
+    def job_start(self, job_id: str, epoch: int, *, now: datetime, machine_id: str = "") -> None:
         def transition(old: Stored) -> tuple[Stored, Mapping[str, Value]]:
             job = transitions.started(old.job, epoch, now, machine_id)
             return (old, {}) if job is old.job else (replace(old, job=job), {})
 
-        return self._change(job_id, transition).job
+        self._change(job_id, transition)
 
     def job_finish(
         self,
@@ -50,7 +50,7 @@ class Endings(Dependents, Limits):
         state: JobState,
         now: datetime,
         machine_id: str = "",
-    ) -> Job:
+    ) -> None:
         def transition(old: Stored) -> tuple[Stored, Mapping[str, Value]]:
             job = transitions.finished(old.job, epoch, ending, state, now, machine_id)
             if job is old.job:
@@ -64,7 +64,7 @@ class Endings(Dependents, Limits):
             )
             return new, self._ended_place(job)
 
-        return self._ended(job_id, transition, now)
+        self._ended(job_id, transition, now)
 
     def job_requeue(
         self, job_id: str, epoch: int, ending: Ending, *, need: Need, now: datetime

@@ -110,14 +110,13 @@ class Jobs(Tables):
         return due + self._look_again(blocked, now, limit=limit - due)
 
     @atomic
-    def job_start(self, job_id: str, epoch: int, *, now: datetime, machine_id: str = "") -> Job:
+    def job_start(self, job_id: str, epoch: int, *, now: datetime, machine_id: str = "") -> None:
         job = self._job(job_id)
         started = transitions.started(job, epoch, now, machine_id)
         if started is not job:
             self._save(started)
             attempt = self._attempts[job_id][-1]
             self._attempts[job_id][-1] = replace(attempt, started_at=started.started_at)
-        return started
 
     @atomic
     def job_finish(
@@ -129,10 +128,10 @@ class Jobs(Tables):
         state: JobState,
         now: datetime,
         machine_id: str = "",
-    ) -> Job:
+    ) -> None:
         job = self._job(job_id)
         finished = transitions.finished(job, epoch, ending, state, now, machine_id)
-        return self._end(job, finished, ending, now)
+        self._end(job, finished, ending, now)
 
     @atomic
     def job_requeue(

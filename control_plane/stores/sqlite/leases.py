@@ -28,19 +28,15 @@ END = f"""
         reason = coalesce(?8, iif(?3 = 'cancelled', reason, null))
     where id = ?1 and epoch = ?2 and {rows.HELD} and ?9 in ('', machine_id)"""
 """`transitions.finished`, in SQL because so many jobs end."""
-ENDED = f"""
-    select {rows.JOB_COLUMNS}, exists (select 1 from dependencies where dependency = jobs.id)
-    from jobs where id = ?"""
-"""A job, and whether others wait for it."""
 ADD_ATTEMPT = """
     insert into attempts (
         machine_id, job_id, number, epoch, queue, owner, need, leased_at, started_at, queued_at,
         ended_at, outcome, exit_code, reason, artifacts)
-    values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
-_of_attempt = rows.pick(
-    *("machine_id", "id", "attempt", "epoch", "queue", "owner", "need", "leased_at", "started_at"),
-    *("queued_at", "not_before"),
-)
+    select machine_id, id, attempt, epoch, queue, owner, need, leased_at, started_at,
+        max(queued_at, coalesce(not_before, '')), max(?2, leased_at), ?3, ?4, ?5, ?6
+    from jobs where id = ?1
+    returning machine_id, exists (select 1 from dependencies where dependency = job_id)"""
+"""Returns whose it was, and whether other jobs wait for this one."""
 IDLE = f"""
     update machines set idle_since = ? where id = ? and not exists (
         select 1 from jobs indexed by jobs_held where machine_id = ? and {rows.HELD})"""
@@ -103,11 +99,10 @@ class Leases(Table):
         *,
         now: datetime,
         machine_id: str = "",
-    ) -> Job:
-        done = tx.execute(START, (job_id, epoch, machine_id, rows.text(now))).rowcount
-        job = records.get(tx, job_id)
-        # What is not done is a repeat, or a refusal.
-        return job if done else transitions.started(job, epoch, now, machine_id)
+    ) -> None:
+        if not tx.execute(START, (job_id, epoch, machine_id, rows.text(now))).rowcount:
+            # A repeat, or a refusal.
+            transitions.started(records.get(tx, job_id), epoch, now, machine_id)
 
     @writes
     def job_finish(
@@ -120,17 +115,17 @@ class Leases(Table):
         state: JobState,
         now: datetime,
         machine_id: str = "",
-    ) -> Job:
+    ) -> None:
         at, reason = rows.text(now), rows.column(ending.reason)
         if not _end(tx, job_id, epoch, ending, reason, state, at, machine_id):
             # A repeat, or a refusal.
             job = records.get(tx, job_id)
-            return transitions.finished(job, epoch, ending, state, now, machine_id)
-        *row, is_waited_for = tx.execute(ENDED, (job_id,)).fetchone()
-        _end_attempt(tx, row, ending, reason, at)
+            transitions.finished(job, epoch, ending, state, now, machine_id)
+            return
+        machine_id, is_waited_for = _add_attempt(tx, job_id, ending, reason, at)
+        tx.execute(IDLE, (at, machine_id, machine_id))
         if is_waited_for:
             dependents.let_go(tx, (job_id,), now)
-        return rows.job(row)
 
     @writes
     def job_requeue(
@@ -143,12 +138,12 @@ class Leases(Table):
         need: Need,
         now: datetime,
     ) -> Job:
-        row = records.row(tx, job_id)
-        job = rows.job(row)
+        job, at = records.get(tx, job_id), rows.text(now)
         back = transitions.given_back(job, epoch, ending, need)
         if back is not job:
+            _add_attempt(tx, job_id, ending, rows.column(ending.reason), at)
             records.save(tx, job, back)
-            _end_attempt(tx, row, ending, rows.column(ending.reason), rows.text(now))
+            tx.execute(IDLE, (at, job.machine_id, job.machine_id))
         return back
 
     @reads
@@ -205,21 +200,15 @@ def _end(
     return tx.execute(END, (job_id, epoch, *how, machine_id)).rowcount == 1
 
 
-def _end_attempt(
-    tx: sqlite3.Connection,
-    row: Sequence[rows.Value],
-    ending: Ending,
-    reason: rows.Value,
-    at: str,
-) -> None:
-    """Write the attempt that a job had until now, by its row; its machine is idle from now on,
-    unless it has another job."""
-    machine_id, *attempt, leased_at, started_at, queued_at, not_before = _of_attempt(row)
-    times = (leased_at, started_at, max(queued_at, not_before or ""), max(at, leased_at))
+def _add_attempt(
+    tx: sqlite3.Connection, job_id: str, ending: Ending, reason: rows.Value, at: str
+) -> tuple[str, int]:
+    """Write the attempt that a job had until now; its row still tells of it. Returns whose it was,
+    and whether other jobs wait for this one."""
     artifacts = rows.dumps(ending.artifacts) if ending.artifacts else "[]"
     how = (ending.outcome, ending.exit_code, reason, artifacts)
-    tx.execute(ADD_ATTEMPT, (machine_id, *attempt, *times, *how))
-    tx.execute(IDLE, (at, machine_id, machine_id))
+    added: tuple[str, int] = tx.execute(ADD_ATTEMPT, (job_id, at, *how)).fetchone()
+    return added
 
 
 _START = ("", "")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
-from typing import Any
 
 from control_plane.core.model import Job, JobState
 from control_plane.errors import NotFound
@@ -19,17 +18,12 @@ def find(tx: sqlite3.Connection, job_id: str) -> Job | None:
     return None if found is None else rows.job(found)
 
 
-def row(tx: sqlite3.Connection, job_id: str) -> tuple[Any, ...]:
-    """A job as `rows.JOB_COLUMNS`. Raises `NotFound`."""
-    found: tuple[Any, ...] | None = tx.execute(GET, (job_id,)).fetchone()
+def get(tx: sqlite3.Connection, job_id: str) -> Job:
+    """Raises `NotFound`."""
+    found = find(tx, job_id)
     if found is None:
         raise NotFound(f"there is no job {job_id}")
     return found
-
-
-def get(tx: sqlite3.Connection, job_id: str) -> Job:
-    """Raises `NotFound`."""
-    return rows.job(row(tx, job_id))
 
 
 def insert(

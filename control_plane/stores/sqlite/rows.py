@@ -7,11 +7,11 @@ must not write the others (nor their indexes) again.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, Field, fields
 from datetime import UTC, datetime
 from functools import lru_cache
-from operator import attrgetter, itemgetter
+from operator import attrgetter
 from typing import Any, TypeVar, cast
 
 from control_plane.core.codec import from_json, to_json
@@ -38,11 +38,6 @@ JOB_COLUMNS = ", ".join(_JOB_COLUMNS)
 _ATTEMPT_COLUMNS = tuple(field.name for field in fields(Attempt))
 ATTEMPT_COLUMNS = ", ".join(_ATTEMPT_COLUMNS)
 """What `attempt` expects, in this order."""
-
-
-def pick(*names: str) -> Callable[[Sequence[Any]], tuple[Any, ...]]:
-    """Takes these columns from a row that was selected as `JOB_COLUMNS`."""
-    return itemgetter(*map(_JOB_COLUMNS.index, names))
 
 
 HELD = "state in ('leased', 'running')"

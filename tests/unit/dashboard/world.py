@@ -429,7 +429,8 @@ class _Builder:
         (claimed,) = self._store.job_claim(machine_id, [queue], offer.capacity, limit=1, now=at)
         assert claimed.id == job.id
         self._log(claimed)
-        return self._store.job_start(job.id, claimed.epoch, now=at + timedelta(seconds=8))
+        self._store.job_start(job.id, claimed.epoch, now=at + timedelta(seconds=8))
+        return self._store.job_get(job.id)
 
     def _waiting(self) -> None:
         for i, name in enumerate(NAMES):

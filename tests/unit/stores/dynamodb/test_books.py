@@ -18,6 +18,7 @@ from control_plane.stores.dynamodb.capacity import item_size
 from control_plane.stores.dynamodb.items import encode_item
 from tests.conformance.builders import (
     BOX,
+    DONE,
     NOW,
     ONE_GPU,
     back,
@@ -258,7 +259,8 @@ def test_an_expired_job_is_forgotten_before_dynamodb_deletes_it(
     queue(store)
     machine(store)
     enqueue(store, "a", "b")
-    end(store, claim(store)[0], JobState.FAILED)
+    [held] = claim(store)
+    store.job_finish(held.id, held.epoch, DONE, state=JobState.FAILED, now=NOW)
     assert ids(store.job_list().items) == ["b"]
     assert ids(store.job_list(queue="q", states=frozenset({JobState.FAILED})).items) == []
     assert store.job_attempts("a") == ()

@@ -65,8 +65,8 @@ class World:
     def claim(self, limit: int = 9, machine: str = "m-1") -> list[Job]:
         return list(self.store.job_claim(machine, ["q"], ROOM, limit=limit, now=self.now()))
 
-    def finish(self, held: Job, state: JobState = JobState.SUCCEEDED) -> Job:
-        return self.store.job_finish(held.id, held.epoch, DONE, state=state, now=self.now())
+    def finish(self, held: Job, state: JobState = JobState.SUCCEEDED) -> None:
+        self.store.job_finish(held.id, held.epoch, DONE, state=state, now=self.now())
 
     def enqueue(self, *ids: str, **changes: Any) -> None:
         changes.setdefault("need", ANYTHING)
@@ -85,7 +85,9 @@ class World:
             held = self.claim(1, f"drain-{self.clock.ahead.seconds}")
             if not held:
                 return done
-            done += [self.finish(each).id for each in held]
+            for each in held:
+                self.finish(each)
+                done.append(each.id)
 
     def held(self) -> set[tuple[str, int]]:
         return {(lease.job_id, lease.epoch) for lease in self.store.job_leases()}

@@ -168,8 +168,8 @@ def test_the_order_of_claims_is_kept(migrated: SqliteStore) -> None:
 def test_what_was_held_is_held_and_its_agents_go_on(migrated: SqliteStore) -> None:
     leases = {lease.job_id: lease for lease in migrated.job_leases()}
     assert sorted(leases) == sorted(HELD)
-    started = migrated.job_start("j-again", leases["j-again"].epoch, now=at(20))
-    assert started.started_at == at(20)
+    migrated.job_start("j-again", leases["j-again"].epoch, now=at(20))
+    assert migrated.job_get("j-again").started_at == at(20)
 
 
 def test_keys_and_positions_go_on(migrated: SqliteStore) -> None:
