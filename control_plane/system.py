@@ -24,7 +24,9 @@ class SystemClock:
 
     def now(self) -> datetime:
         with self._lock:
-            self._latest = max(self._latest, datetime.now(UTC))
+            now = datetime.now(UTC)
+            if now > self._latest:
+                self._latest = now
             return self._latest
 
     def sleep(self, seconds: float) -> None:

@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TypeVar
 
-from pydantic_core import to_json
 from starlette.exceptions import HTTPException
 from starlette.types import Receive, Scope, Send
 
 from agent_bootstrap import wire
 from control_plane.agents import Agents
 from control_plane.api import edge, messages
+from control_plane.api.answers import written
 from control_plane.api.auth import bearer_token
 from control_plane.api.deps import ApiDeps
 from control_plane.api.polling import poll
@@ -95,12 +95,13 @@ class Hot:
         def wait_s(found: wire.Claimed) -> float:
             return 0.0 if found.jobs or found.drain else found.advice.wait_s
 
-        return to_json(await poll(receive, self._deps.changes, look, wait_s=wait_s))
+        found = await poll(receive, self._deps.changes, look, wait_s=wait_s)
+        return written(found)
 
     async def _beat(self, token: str, body: bytes, _: Receive) -> bytes:
         """Note that a machine lives; tell it what to end."""
         message = messages.message(wire.Beat, body)
-        return to_json(await self._as_machine(token, lambda agents, m: agents.beat(m, message)))
+        return written(await self._as_machine(token, lambda agents, m: agents.beat(m, message)))
 
     async def _start(self, token: str, body: bytes, job_id: str) -> bytes:
         """A job's command is about to run."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from contextvars import ContextVar
 from dataclasses import asdict, dataclass
 from functools import wraps
 from time import perf_counter
@@ -64,7 +63,7 @@ class Figures:
         write_units: float = 0.0,
     ) -> None:
         """Add to the operation that runs now what only its store can know of it."""
-        running = _running.get()
+        running = _running.call
         if running:
             running.conflicts += conflicts
         with self._lock:
@@ -99,7 +98,13 @@ class _Call:
     """Counted by the store itself while it ran."""
 
 
-_running: ContextVar[_Call | None] = ContextVar("running", default=None)
+class _Running(threading.local):
+    """What this thread is in the middle of."""
+
+    call: _Call | None = None
+
+
+_running = _Running()
 
 
 def counted(store: type[C]) -> type[C]:
@@ -113,10 +118,9 @@ def counted(store: type[C]) -> type[C]:
 def _counting(name: str, method: Callable[Concatenate[C, P], R]) -> Callable[Concatenate[C, P], R]:
     @wraps(method)
     def call(self: C, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        if _running.get():
+        if _running.call is not None:
             return method(self, *args, **kwargs)
-        running = _Call(name)
-        _running.set(running)
+        _running.call = running = _Call(name)
         began = perf_counter()
         try:
             return method(self, *args, **kwargs)
@@ -126,6 +130,6 @@ def _counting(name: str, method: Callable[Concatenate[C, P], R]) -> Callable[Con
             raise
         finally:
             self._figures.call(name, perf_counter() - began)
-            _running.set(None)
+            _running.call = None
 
     return call
