@@ -16,7 +16,6 @@ from starlette.types import Receive, Scope, Send
 from agent_bootstrap import wire
 from control_plane.agents import Agents
 from control_plane.api import edge, messages
-from control_plane.api.answers import written
 from control_plane.api.auth import bearer_token
 from control_plane.api.deps import ApiDeps
 from control_plane.api.polling import poll
@@ -96,12 +95,14 @@ class Hot:
             return 0.0 if found.jobs or found.drain else found.advice.wait_s
 
         found = await poll(receive, self._deps.changes, look, wait_s=wait_s)
-        return written(found)
+        return messages.written(found)
 
     async def _beat(self, token: str, body: bytes, _: Receive) -> bytes:
         """Note that a machine lives; tell it what to end."""
         message = messages.message(wire.Beat, body)
-        return written(await self._as_machine(token, lambda agents, m: agents.beat(m, message)))
+        return messages.written(
+            await self._as_machine(token, lambda agents, m: agents.beat(m, message))
+        )
 
     async def _start(self, token: str, body: bytes, job_id: str) -> bytes:
         """A job's command is about to run."""

@@ -1,4 +1,4 @@
-"""Reading agents' messages, every value checked, because agents are guests.
+"""Reading agents' messages, every value checked, because agents are guests; and writing answers.
 
 As with `wire.parse`, unknown fields are ignored and missing ones take their default, so that an
 older agent and a newer server understand each other.
@@ -6,14 +6,14 @@ older agent and a newer server understand each other.
 
 from __future__ import annotations
 
-import json
-import math
 import re
-from collections.abc import Callable, Iterable
-from dataclasses import fields, is_dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import MISSING, Field, fields, is_dataclass
 from functools import cache
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
+from pydantic_core import CoreSchema, SchemaSerializer, SchemaValidator, ValidationError
+from pydantic_core import core_schema as schema
 from starlette.requests import Request
 
 from agent_bootstrap import wire
@@ -29,6 +29,7 @@ NOTICE_MAX_S = 86_400.0
 _OUTCOMES = ("succeeded", "failed", "cancelled", "returned", "interrupted")
 _NAME = re.compile(r"[\x21-\x7e]{1,200}")
 _SHA256 = re.compile("[0-9a-f]{64}")
+_NO_NUL = r"^[^\x00]*$"
 
 M = TypeVar("M")
 
@@ -40,17 +41,22 @@ async def read(request: Request, kind: type[M]) -> M:
 
 def message(kind: type[M], body: bytes) -> M:
     """The message in these bytes. Raises `Malformed`, `InvalidInput`."""
+    hint: Any = kind
     try:
-        data = _JSON.decode(body.decode() or "{}")
-    except (ValueError, RecursionError) as error:
-        raise Malformed("the body is not JSON") from error
-    try:
-        hint: Any = kind
-        found: M = _reader(hint, kind.__name__)(data)
+        found: M = _validator(hint).validate_json(body or b"{}")
         _check_meaning(found)
+    except ValidationError as error:
+        raise _refusal(kind, error) from error
     except ValueError as error:
         raise InvalidInput(str(error)) from error
     return found
+
+
+def written(answer: object) -> bytes:
+    """An answer of `wire` as JSON."""
+    kind: Any = type(answer)
+    # A whole number where a fraction may stand is no mistake.
+    return _serializer(kind).to_json(answer, warnings=False)
 
 
 def job_id(text: str) -> str:
@@ -68,96 +74,62 @@ def whole_number(request: Request, name: str) -> int:
     return int(text)
 
 
-def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
-
-
-_JSON = json.JSONDecoder(parse_constant=_no_constant)
-_Reader = Callable[[Any], Any]
+@cache
+def _validator(kind: Any) -> SchemaValidator:
+    return SchemaValidator(_schema(kind))
 
 
 @cache
-def _reader(hint: Any, where: str) -> _Reader:
-    """What makes a value of this type from JSON data; raises `ValueError` where one is not of its
-    type, or beyond all measure."""
+def _serializer(kind: Any) -> SchemaSerializer:
+    return SchemaSerializer(_schema(kind))
+
+
+def _schema(hint: Any) -> CoreSchema:
+    """What a type of `wire` is made of. Made of the types once, since agents send all day."""
     if isinstance(hint, type) and is_dataclass(hint):
-        return _message_reader(hint, where)
+        return _message_schema(hint)
+    parts = [_schema(each) for each in get_args(hint)]
     if get_origin(hint) is list:
-        return _list_reader(_reader(get_args(hint)[0], where), where)
+        return schema.list_schema(*parts, max_length=LIST_MAX)
     if get_origin(hint) is dict:
-        return _texts_reader(_list_reader(_reader(str, where), where), where)
-    return _plain_reader(hint, where)
+        return schema.dict_schema(*parts, max_length=LIST_MAX)
+    return _PLAIN[hint]
 
 
-def _message_reader(kind: type, where: str) -> _Reader:
-    readers = {
-        name: _reader(hint, f"{where}.{name}") for name, hint in get_type_hints(kind).items()
-    }
-
-    def read(data: Any) -> Any:
-        known = {
-            name: readers[name](value)
-            for name, value in _object(data, where).items()
-            if name in readers
-        }
-        try:
-            return kind(**known)
-        except TypeError as error:
-            raise ValueError(f"not a {kind.__name__}: {error}") from error
-
-    return read
+def _message_schema(kind: type) -> CoreSchema:
+    hints = get_type_hints(kind)
+    found = [
+        schema.dataclass_field(field.name, _or_default(field, _schema(hints[field.name])))
+        for field in fields(kind)
+    ]
+    arguments = schema.dataclass_args_schema(kind.__name__, found)
+    strict = schema.CoreConfig(strict=True)
+    return schema.dataclass_schema(kind, arguments, list(hints), config=strict)
 
 
-def _list_reader(item: _Reader, where: str) -> _Reader:
-    def read(data: Any) -> list[Any]:
-        if not isinstance(data, list) or len(data) > LIST_MAX:
-            raise ValueError(f"{where} is not a usable list")
-        return [item(each) for each in data]
-
-    return read
-
-
-def _texts_reader(texts: _Reader, where: str) -> _Reader:
-    def read(data: Any) -> dict[str, str]:
-        texts([*_object(data, where), *data.values()])
-        return dict(data)
-
-    return read
+def _or_default(field: Field[Any], inner: CoreSchema) -> CoreSchema:
+    if field.default is not MISSING:
+        return schema.with_default_schema(inner, default=field.default)
+    if field.default_factory is not MISSING:
+        return schema.with_default_schema(inner, default_factory=field.default_factory)
+    return inner
 
 
-def _plain_reader(kind: type, where: str) -> _Reader:
-    def read(data: Any) -> Any:
-        if not _is_plain(kind, data):
-            raise ValueError(f"{where} is not a usable {kind.__name__}")
-        return data
-
-    return read
-
-
-def _object(data: Any, where: str) -> dict[str, Any]:
-    if not isinstance(data, dict):
-        raise ValueError(f"{where} is not a JSON object")
-    return data
+_PLAIN: Mapping[Any, CoreSchema] = {
+    str: schema.str_schema(max_length=TEXT_MAX, pattern=_NO_NUL),
+    int: schema.int_schema(ge=-INT_MAX, le=INT_MAX),
+    float: schema.float_schema(ge=-INT_MAX, le=INT_MAX, allow_inf_nan=False),
+    bool: schema.bool_schema(),
+}
 
 
-def _is_plain(hint: type, value: Any) -> bool:
-    if hint is str:
-        return isinstance(value, str) and len(value) <= TEXT_MAX and _storable(value)
-    if isinstance(value, bool):
-        return hint is bool
-    if hint is float:
-        return isinstance(value, int | float) and math.isfinite(value) and abs(value) <= INT_MAX
-    return hint is int and isinstance(value, int) and abs(value) <= INT_MAX
-
-
-def _storable(text: str) -> bool:
-    """Whether a text can be written as UTF-8 and has no NUL."""
-    if "\x00" in text:
-        return False
-    try:
-        return text.isascii() or bool(text.encode())
-    except UnicodeEncodeError:
-        return False
+def _refusal(kind: type, error: ValidationError) -> InvalidInput:
+    """What is wrong first, without the value: it may be long, or a secret."""
+    first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+    if first["type"] == "json_invalid":
+        return Malformed(f"the body is not JSON ({first['msg']})")
+    where = ".".join(map(str, (kind.__name__, *first["loc"])))
+    return InvalidInput(f"{where}: {first['msg']}")
 
 
 def _check_meaning(found: object) -> None:

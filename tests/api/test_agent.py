@@ -222,7 +222,7 @@ def test_nothing_is_taken_from_whoever_is_unknown(world: World, agent: Agent) ->
         ("claim", {"limit": "1"}),
         ("claim", {"limit": True}),
         ("claim", {"limit": 10**20}),
-        ("claim", {"running": ["\ud800"]}),
+        ("claim", {"limit": float("nan")}),
         ("notice", {"kind": "spot", "seconds_left": 1e12}),
         ("notice", {"kind": "spot", "seconds_left": -1}),
         ("notice", {}),
@@ -284,9 +284,19 @@ def test_a_file_may_be_called_what_a_message_is_called(
 
 def test_a_body_that_is_not_json(agent: Agent) -> None:
     agent.register()
-    for content in (b"{", b"\xff", b'{"limit": NaN}', b"[" * 100_000):
+    for content in (b"{", b"\xff", b'{"running": ["\\ud800"]}', b"[" * 100_000):
         answer = agent.http.post("/v1/agent/claim", content=content, headers=agent.headers)
         assert answer.status_code == 400, content[:10]
+        assert "not JSON" in answer.json()["detail"]
+
+
+def test_a_refusal_tells_where_but_not_what(agent: Agent) -> None:
+    agent.register()
+    wrong = agent.registration(proof={"token": ["hunter2"]})
+    answer = agent.http.post("/v1/agent/register", json=wrong)
+    assert answer.status_code == 422
+    assert "Register.proof.token: Input should be a valid string" in answer.json()["detail"]
+    assert "hunter2" not in answer.text
 
 
 def test_an_older_or_newer_agent_is_understood(agent: Agent) -> None:

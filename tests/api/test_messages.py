@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent_bootstrap import wire
-from control_plane.api.answers import written
+from control_plane.api.messages import written
 
 WHOLE = st.integers(min_value=0, max_value=2**53)
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
