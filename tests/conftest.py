@@ -4,6 +4,7 @@ failure."""
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Generator, Iterator
 
 import pytest
@@ -14,6 +15,13 @@ pytest_plugins = ["tests.emulators.fixtures"]
 
 LONG = os.environ.get("ORCHCTL_LONG") == "1"
 REQUIRE_ALL = os.environ.get("ORCHCTL_REQUIRE_ALL") == "1"
+
+
+def pytest_configure() -> None:
+    """What a shell starts in the background ignores interrupts, and so would every program that a
+    test starts to interrupt it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -85,7 +85,7 @@ def _serializer(kind: Any) -> SchemaSerializer:
 
 
 def _schema(hint: Any) -> CoreSchema:
-    """What a type of `wire` is made of. Made of the types once, since agents send all day."""
+    """What a type of `wire` is made of, to read it and to write it."""
     if isinstance(hint, type) and is_dataclass(hint):
         return _message_schema(hint)
     parts = [_schema(each) for each in get_args(hint)]
