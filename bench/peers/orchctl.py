@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from bench.peers import files
-from bench.peers.work import Kind
+from bench.peers.work import Kind, Opener
 from control_plane.api.together import Together
 from control_plane.core.model import Job, JobState
 from control_plane.ports import Ending, JobStore
@@ -32,7 +32,7 @@ class Orchctl:
         files.copy(self._template, self._path)
         self._store = SqliteStore(self._path, durability=self._durability)
 
-    def opener(self) -> Callable[[int], OrchctlWorker]:
+    def opener(self) -> Opener:
         return partial(OrchctlWorker, self._store)
 
     def ended(self) -> int:
@@ -48,7 +48,7 @@ class Served(Orchctl):
 
     kind: Kind = "tasks"
 
-    def opener(self) -> Callable[[int], ServedWorker]:  # type: ignore[override]
+    def opener(self) -> Opener:
         return partial(ServedWorker, self._store, Together(self._store))
 
 

@@ -26,8 +26,8 @@ Json = Any
 _Convert = Callable[[Any], Any]
 
 _SHARED = frozenset({Capacity, Offer})
-"""Of these there are few, and every machine has some: who reads a fleet again and again takes half
-the time when equal ones are one."""
+"""Of these there are few, and every machine has some: where equal ones are one, whoever counts
+machines can count them by what they share."""
 _SHARED_MAX = 16_384
 
 

@@ -105,11 +105,11 @@ def _supply(serving: Iterable[Machine], leases: Iterable[Lease]) -> Supply:
     alike: dict[tuple[str, int, Amounts], list[Machine]] = defaultdict(list)
     coming = []
     for machine in serving:
+        at_work = used.get(machine.id, NOTHING)
         if machine.state is up:
-            at_work = used.get(machine.id, NOTHING)
             alike[machine.pool, id(machine.total), at_work].append(machine)
         else:
-            room = room_of(machine.total, used.get(machine.id, NOTHING))
+            room = room_of(machine.total, at_work)
             coming.append((machine.planned_at, machine.id, machine.pool, room))
     ready: dict[tuple[str, Room], list[str]] = defaultdict(list)
     for (pool, _, at_work), machines in alike.items():

@@ -122,8 +122,8 @@ class Leases(Table):
             job = records.get(tx, job_id)
             transitions.finished(job, epoch, ending, state, now, machine_id)
             return
-        machine_id, is_waited_for = _add_attempt(tx, job_id, ending, reason, at)
-        tx.execute(IDLE, (at, machine_id, machine_id))
+        held_by, is_waited_for = _add_attempt(tx, job_id, ending, reason, at)
+        tx.execute(IDLE, (at, held_by, held_by))
         if is_waited_for:
             dependents.let_go(tx, (job_id,), now)
 
