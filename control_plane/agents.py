@@ -8,7 +8,7 @@ import hashlib
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from agent_bootstrap import wire
 from control_plane.core.lifecycle import MACHINE_ENDED
@@ -22,7 +22,7 @@ from control_plane.core.model import (
     MachineState,
     Reason,
 )
-from control_plane.core.policy import PoolPolicy
+from control_plane.core.policy import AutoscalerRecord
 from control_plane.core.snapshot import Timing
 from control_plane.direct import THROUGH_THE_API, Direct, Elsewhere
 from control_plane.errors import Conflict, Denied, NotFound, OrchctlError, StaleEpoch, Unavailable
@@ -105,7 +105,8 @@ class Agents:
             )
             raise Conflict("this machine's agent has registered already")
         return wire.Session(
-            token=self._tokens.session(machine.id, machine.instance), advice=self._advice(machine)
+            token=self._tokens.session(machine.id, machine.instance),
+            advice=self._advice(machine, self._document(machine), self._clock.now()),
         )
 
     def nonce(self, message: wire.Hello) -> wire.Nonce:
@@ -180,7 +181,7 @@ class Agents:
 
     def claim(self, machine: Machine, message: wire.Claim) -> wire.Claimed:
         """Lease what fits; leases whose answer was lost are sent again."""
-        now = self._clock.now()
+        now, document = self._clock.now(), self._document(machine)
         leases = self._store.job_leases(machine_id=machine.id)
         held = set(message.running)
         again = [lease for lease in leases if f"{lease.job_id}:{lease.epoch}" not in held]
@@ -190,7 +191,7 @@ class Agents:
             jobs = list(
                 self._store.job_claim(
                     machine.id,
-                    self._queues(machine),
+                    self._queues(machine, document, now),
                     free_capacity(machine, leases),
                     limit=max(1, min(message.limit, CLAIM_LIMIT)),
                     now=now,
@@ -199,13 +200,14 @@ class Agents:
         return wire.Claimed(
             jobs=[_work(job) for job in jobs],
             drain=drain,
-            taken_in_s=self._taken_in_s(machine),
-            advice=self._advice(machine),
+            taken_in_s=_taken_in_s(machine, now),
+            advice=self._advice(machine, document, now),
         )
 
     def beat(self, machine: Machine, message: wire.Beat) -> wire.Beaten:
         """Note that the machine lives; tell it what to end."""
-        self._store.machine_beat(machine.id, now=self._clock.now())
+        now = self._clock.now()
+        self._store.machine_beat(machine.id, now=now)
         leases = {
             f"{lease.job_id}:{lease.epoch}": lease
             for lease in self._store.job_leases(machine_id=machine.id)
@@ -214,8 +216,8 @@ class Agents:
             cancel=[lease.job_id for lease in leases.values() if lease.cancel_requested],
             lost=[name for name in message.running if name not in leases],
             drain=machine.state is not MachineState.READY,
-            taken_in_s=self._taken_in_s(machine),
-            advice=self._advice(machine),
+            taken_in_s=_taken_in_s(machine, now),
+            advice=self._advice(machine, self._document(machine), now),
         )
 
     def start(self, machine: Machine, job_id: str, message: wire.Started) -> None:
@@ -326,7 +328,7 @@ class Agents:
     def leave(self, machine: Machine, message: wire.Leave) -> wire.Left:
         """Whether a machine may end itself. First it is closed to new claims, then its leases are
         looked at, so that no job slips in between."""
-        if message.why == "idle" and self._kept(machine):
+        if message.why == "idle" and _is_kept(machine, self._clock.now()):
             return wire.Left(agreed=False, why="this machine is to be kept")
         reason = machine.reason or Reason(
             code=message.why, sentence=f"it ended itself: {message.why}"
@@ -348,25 +350,21 @@ class Agents:
         self._service.changed()
         return wire.Left(agreed=True)
 
-    def _taken_in_s(self, machine: Machine) -> float:
-        """As `wire.Beaten.taken_in_s`."""
-        if machine.interruption_at is None:
-            return -1.0
-        return max((machine.interruption_at - self._clock.now()).total_seconds(), TAKEN_S_MIN)
-
     def _move(self, machine: Machine) -> Machine:
         return self._store.machine_put(machine, expected_version=machine.version, fence=None)
 
     # ------------------------------------------------------------------------ advice
 
-    def _advice(self, machine: Machine) -> wire.Advice:
-        pool = self._pool(machine)
+    def _advice(
+        self, machine: Machine, document: AutoscalerRecord | None, now: datetime
+    ) -> wire.Advice:
+        pool = document.policy.pools.get(machine.pool) if document else None
         idle = pool.idle_timeout_s if pool else 0
         return wire.Advice(
             beat_s=self._timing.lease_s / 3,
             wait_s=self._settings.wait_s,
-            poll_s=self._poll_s(machine),
-            idle_timeout_s=-1.0 if self._kept(machine) else float(idle),
+            poll_s=self._poll_s(machine, now),
+            idle_timeout_s=-1.0 if _is_kept(machine, now) else float(idle),
             contact_timeout_s=self._settings.contact_timeout_s,
             direct_above_bytes=self._direct.above_bytes,
             # A machine whose pool was taken out of the document ends its jobs first; its own life
@@ -374,32 +372,39 @@ class Agents:
             max_lifetime_s=float(pool.max_lifetime_s) if pool else wire.Advice.max_lifetime_s,
         )
 
-    def _poll_s(self, machine: Machine) -> float:
+    def _poll_s(self, machine: Machine, now: datetime) -> float:
         shortest, longest = self._settings.poll_s, self._settings.poll_longest_s
-        if machine.idle_since is None:
+        if machine.idle_since is None or longest <= shortest:
             return shortest
-        idle_s = (self._clock.now() - machine.idle_since).total_seconds()
+        idle_s = (now - machine.idle_since).total_seconds()
         return max(shortest, min(idle_s / 4, longest))
 
-    def _kept(self, machine: Machine) -> bool:
-        held = machine.hold_until is not None and machine.hold_until > self._clock.now()
-        return machine.protected or held
-
-    def _pool(self, machine: Machine) -> PoolPolicy | None:
-        record = self._service.document(machine.autoscaler)
-        return record.policy.pools.get(machine.pool) if record else None
-
-    def _queues(self, machine: Machine) -> Sequence[str]:
+    def _queues(
+        self, machine: Machine, document: AutoscalerRecord | None, now: datetime
+    ) -> Sequence[str]:
         """The queues this machine serves, the most urgent first."""
-        record = self._service.document(machine.autoscaler)
-        policies = record.policy.queues if record else {}
+        policies = document.policy.queues if document else {}
         serving = {name: queue for name, queue in policies.items() if machine.pool in queue.pools}
         if len(serving) < 2:
             return list(serving)
-        now = self._clock.now()
         heads = self._store.queue_heads(sorted(serving))
         urgency = {name: serving[name].aged_priority(heads[name], now) for name in heads}
         return sorted(urgency, key=lambda name: (-urgency[name], name))
+
+    def _document(self, machine: Machine) -> AutoscalerRecord | None:
+        return self._service.document(machine.autoscaler)
+
+
+def _taken_in_s(machine: Machine, now: datetime) -> float:
+    """As `wire.Beaten.taken_in_s`."""
+    if machine.interruption_at is None:
+        return -1.0
+    return max((machine.interruption_at - now).total_seconds(), TAKEN_S_MIN)
+
+
+def _is_kept(machine: Machine, now: datetime) -> bool:
+    """Whether somebody wants it to stay."""
+    return machine.protected or (machine.hold_until is not None and machine.hold_until > now)
 
 
 def _check_launched(machine: Machine) -> None:

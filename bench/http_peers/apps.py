@@ -118,8 +118,13 @@ def heard(process: subprocess.Popen[str]) -> int:
     return int(line)
 
 
-if __name__ == "__main__":
+def run(app: ASGIApp) -> None:
+    """Answer until killed."""
     config = uvicorn.Config(
-        APPS[sys.argv[1]](), port=0, log_level="warning", access_log=False, timeout_keep_alive=75
+        app, port=0, log_level="warning", access_log=False, timeout_keep_alive=75
     )
     _Server(config).run()
+
+
+if __name__ == "__main__":
+    run(APPS[sys.argv[1]]())

@@ -1,4 +1,4 @@
-"""Rounds of load on our hot endpoints and on bare apps."""
+"""Rounds of load on our hot endpoints, and beside each on bare apps."""
 
 from __future__ import annotations
 
@@ -6,41 +6,33 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
 from bench.http_peers.apps import BODY, heard
 from bench.http_peers.load import CONNECTIONS, Call, Load, Phase
 from bench.http_peers.ours import Fleet
-from bench.peers import rounds as disk
 
-HOT = ("claim", "empty claim", "beat", "start", "finish")
-BARE = ("fastapi", "starlette")
+HOT = ("empty claim", "claim", "beat", "start", "finish")
+"""In the order of a job's life: every answer of `claim` brought one, and so on."""
+OURS, DURABLE = "orchctl", "durable"
+BARE = ("starlette", "fastapi")
 CALLS_PER_S = 12_000
 """Calls prepared for each second of load, where none may be sent twice: more than can be answered
 here."""
 
+Round = Mapping[tuple[str, str], Phase]
+"""By endpoint and by who answered."""
 
-def measure_http(
-    folder: Path, rounds: int, seconds: int, stack: ExitStack
-) -> Sequence[Mapping[str, Phase]]:
-    """So many rounds between two steady looks at the disk. Raises `NotInstalled` without `wrk`."""
+
+def measure_http(folder: Path, rounds: int, seconds: int, stack: ExitStack) -> Sequence[Round]:
+    """So many rounds. Raises `NotInstalled` without `wrk`."""
     load = Load(folder, seconds)
-    bare = {name: started(stack, "bench.http_peers.apps", name) for name in BARE}
-    state_dir = folder / "state"
-    ours = started(stack, "bench.http_peers.ours", str(state_dir))
-    fleet = Fleet(state_dir, CALLS_PER_S * seconds)
-    stack.callback(fleet.close)
-    found: list[Mapping[str, Phase]] = []
-    for _ in range(rounds * disk.PATIENCE):
-        before = disk.floor(folder)
-        done = {name: _bare(load, *server) for name, server in bare.items()}
-        done |= _ours(load, fleet, *ours)
-        low, high = sorted((before, disk.floor(folder)))
-        if high <= low * disk.UNSTEADY:
-            found.append(done)
-        if len(found) == rounds:
-            return found
-    raise RuntimeError(f"the disk changed twofold in nearly every round; {len(found)} were steady")
+    bare = {name: _Bare(load, *started(stack, "bench.http_peers.apps", name)) for name in BARE}
+    with_store = {name: _with_store(name, load, folder, stack) for name in (DURABLE, OURS)}
+    for each in with_store.values():
+        each.warm()
+    return [_round({**bare, **with_store}) for _ in range(rounds)]
 
 
 def started(stack: ExitStack, module: str, *arguments: str) -> tuple[int, int]:
@@ -56,25 +48,81 @@ def _end(process: subprocess.Popen[str]) -> None:
     process.communicate()
 
 
-def _bare(load: Load, port: int, pid: int) -> Phase:
-    return load.send(port, pid, [Call(path="/jobs", body=BODY)], connections=CONNECTIONS)
+def _round(servers: Mapping[str, _Bare | _WithStore]) -> Round:
+    """Who is compared stands next to each other: what else the computer does changes by the
+    second."""
+    for server in servers.values():
+        server.begin()
+    return {
+        (endpoint, name): server.measure(endpoint)
+        for endpoint in HOT
+        for name, server in servers.items()
+        if name != "fastapi" or endpoint == "claim"
+    }
 
 
-def _ours(load: Load, fleet: Fleet, port: int, pid: int) -> Mapping[str, Phase]:
-    """The life of some jobs: every answer of `claim` brought one, and so on."""
+@dataclass(frozen=True, slots=True)
+class _Bare:
+    """An app that does nothing, whatever is asked."""
 
-    def send(calls: Sequence[Call], *, once: bool = False) -> Phase:
-        return load.send(port, pid, calls, once=once, connections=CONNECTIONS)
+    load: Load
+    port: int
+    pid: int
 
-    fleet.refill()
-    # A fleet that lives is known to the server: its machines have called before.
-    send(fleet.idle_beats())
-    done = {"empty claim": send(fleet.idle_claims()), "claim": send(fleet.claims(), once=True)}
-    fleet.check_leases(done["claim"].requests)
-    fleet.claim_the_rest()
-    done["beat"] = send(fleet.beats())
-    done["start"] = send(fleet.starts(), once=True)
-    done["finish"] = send(fleet.finishes(), once=True)
-    fleet.check_ended(done["finish"].requests)
-    fleet.finish_the_rest()
-    return done
+    def begin(self) -> None:
+        """It needs nothing."""
+
+    def measure(self, _: str) -> Phase:
+        call = Call(path="/jobs", body=BODY)
+        return self.load.send(self.port, self.pid, [call], connections=CONNECTIONS)
+
+
+@dataclass(frozen=True, slots=True)
+class _WithStore:
+    """A server with machines and jobs."""
+
+    fleet: Fleet
+    load: Load
+    port: int
+    pid: int
+
+    def warm(self) -> None:
+        """A fleet that lives is known to its server: each machine has called before."""
+        calls = self.fleet.idle_beats()
+        while calls:
+            calls = calls[self._send(calls).requests :]
+
+    def begin(self) -> None:
+        """Jobs wait, and no machine holds one."""
+        self.fleet.finish_the_rest()
+        self.fleet.refill()
+
+    def measure(self, endpoint: str) -> Phase:
+        match endpoint:
+            case "empty claim":
+                return self._send(self.fleet.idle_claims())
+            case "claim":
+                done = self._send(self.fleet.claims(), once=True)
+                self.fleet.check_leases(done.requests)
+                self.fleet.claim_the_rest()
+                return done
+            case "beat":
+                return self._send(self.fleet.beats())
+            case "start":
+                return self._send(self.fleet.starts(), once=True)
+            case _:
+                done = self._send(self.fleet.finishes(), once=True)
+                self.fleet.check_ended(done.requests)
+                return done
+
+    def _send(self, calls: Sequence[Call], *, once: bool = False) -> Phase:
+        return self.load.send(self.port, self.pid, calls, once=once, connections=CONNECTIONS)
+
+
+def _with_store(name: str, load: Load, folder: Path, stack: ExitStack) -> _WithStore:
+    module = {OURS: "bench.http_peers.ours", DURABLE: "bench.http_peers.durable"}[name]
+    state_dir = folder / name
+    server = started(stack, module, str(state_dir))
+    fleet = Fleet(state_dir, CALLS_PER_S * load.seconds)
+    stack.callback(fleet.close)
+    return _WithStore(fleet, load, *server)

@@ -71,7 +71,7 @@ class Load:
         if found is None:
             raise NotInstalled("no program wrk: apt-get install wrk")
         self._wrk = found
-        self._seconds = seconds
+        self.seconds = seconds
         self._calls = folder / "calls"
         self._script = folder / "calls.lua"
         self._script.write_text(SCRIPT)
@@ -82,7 +82,7 @@ class Load:
         """Send these calls in turn to a server; each only `once` at most where a second one would
         do something else. Raises `RuntimeError` when one is refused."""
         self._calls.write_text("".join(f"{c.path}\t{c.token}\t{c.body}\n" for c in calls))
-        command = [self._wrk, "-t1", f"-c{connections}", f"-d{self._seconds}s"]
+        command = [self._wrk, "-t1", f"-c{connections}", f"-d{self.seconds}s"]
         command += ["-s", str(self._script), f"http://127.0.0.1:{port}", "--", str(self._calls)]
         before = cpu_s(pid)
         out = subprocess.run(command, check=True, capture_output=True, text=True).stdout

@@ -34,9 +34,11 @@ from control_plane.ports import Ending, TransferKind
 from control_plane.stores.sqlite import SqliteStore
 from control_plane.stores.transfer import row
 from control_plane.tokens import MachineTokens
-from control_plane.wiring import EmbeddedSettings, embedded
+from control_plane.wiring import ControlPlane, EmbeddedSettings, embedded
 
 QUEUE, EMPTY = "bench", "empty"
+IDLE_MACHINE = "m-idle"
+"""The one of the queue that stays empty."""
 DOCUMENT = f"""\
 apiVersion: orchctl/v1
 kind: Autoscaler
@@ -71,10 +73,10 @@ class Fleet:
         tokens = MachineTokens(bytes.fromhex((state_dir / "secret").read_text().strip()))
         names = [f"m-{number:05}" for number in range(machines)]
         self._tokens = {name: tokens.session(name, "one") for name in names}
-        self._idle = tokens.session("m-idle", "one")
+        self._idle = tokens.session(IDLE_MACHINE, "one")
         self._numbers = itertools.count(1)
         self._put(_machine(name, "full") for name in names)
-        self._put([_machine("m-idle", "idle")])
+        self._put([_machine(IDLE_MACHINE, "idle")])
 
     def close(self) -> None:
         self._store.close()
@@ -195,14 +197,20 @@ def _machine(name: str, pool: str) -> Machine:
     )
 
 
-def serve(state_dir: Path) -> None:
-    """Answer until killed; nothing decides here, so nobody ends the machines that are none."""
+def plane_in(state_dir: Path) -> ControlPlane:
+    """A control plane that has the document."""
     plane = embedded(
         EmbeddedSettings(
             state_dir=state_dir, server_url="http://127.0.0.1", agents=AgentSettings(wait_s=0.0)
         )
     )
     plane.fleet.apply(DOCUMENT, load_text(DOCUMENT, name="bench"), expected_version=None)
+    return plane
+
+
+def serve(state_dir: Path) -> None:
+    """Answer until killed; nothing decides here, so nobody ends the machines that are none."""
+    plane = plane_in(state_dir)
     server = Server(plane.app, plane.changes, host="127.0.0.1", port=0)
     Thread(target=_announce, args=[server], daemon=True).start()
     spare_the_collector()  # as `orchctl up` does

@@ -59,6 +59,8 @@ BYTES_MAX_BYTES = 64 * 2**20
 
 _HOST = re.compile(r"(\[(?P<ipv6>[0-9a-f:.]+)\]|[a-z0-9._-]+)(?::[0-9]*)?")
 
+DATA_HEADERS = ((b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store"))
+"""Of answers that are data and nobody's page."""
 HEADERS = (
     (
         b"content-security-policy",
@@ -67,9 +69,8 @@ HEADERS = (
     ),
     # Not `no-referrer`: with it browsers send `Origin: null`, and our own forms look foreign.
     (b"referrer-policy", b"same-origin"),
-    (b"x-content-type-options", b"nosniff"),
     (b"x-frame-options", b"DENY"),
-    (b"cache-control", b"no-store"),
+    *DATA_HEADERS,
 )
 """Of every answer that does not say otherwise itself."""
 

@@ -154,7 +154,8 @@ async def _body(receive: Receive, limit: int) -> bytes:
     return b"".join(parts)
 
 
-_HEADERS = ((b"content-type", b"application/json"), *edge.HEADERS)
+# The server looks through each header of each answer.
+_HEADERS = ((b"content-type", b"application/json"), *edge.DATA_HEADERS)
 
 
 async def _send(send: Send, body: bytes) -> None:

@@ -63,11 +63,10 @@ class Figures:
         write_units: float = 0.0,
     ) -> None:
         """Add to the operation that runs now what only its store can know of it."""
-        running = _running.call
-        if running:
-            running.conflicts += conflicts
+        if conflicts and _running.name:
+            _running.conflicts += conflicts
         with self._lock:
-            sums = self._sums[running.name if running else UNNAMED]
+            sums = self._sums[_running.name or UNNAMED]
             sums.conflicts += conflicts
             sums.throttles += throttles
             sums.retries += retries
@@ -91,17 +90,12 @@ R = TypeVar("R")
 C = TypeVar("C", bound=Counting)
 
 
-@dataclass(slots=True)
-class _Call:
-    name: str
-    conflicts: int = 0
-    """Counted by the store itself while it ran."""
-
-
 class _Running(threading.local):
     """What this thread is in the middle of."""
 
-    call: _Call | None = None
+    name = ""
+    conflicts = 0
+    """Counted by the store itself meanwhile."""
 
 
 _running = _Running()
@@ -118,18 +112,20 @@ def counted(store: type[C]) -> type[C]:
 def _counting(name: str, method: Callable[Concatenate[C, P], R]) -> Callable[Concatenate[C, P], R]:
     @wraps(method)
     def call(self: C, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        if _running.call is not None:
+        if _running.name:
             return method(self, *args, **kwargs)
-        _running.call = running = _Call(name)
+        _running.name = name
         began = perf_counter()
         try:
             return method(self, *args, **kwargs)
         except Conflict:
-            if not running.conflicts:
+            if not _running.conflicts:
                 self._figures.add(conflicts=1)
             raise
         finally:
             self._figures.call(name, perf_counter() - began)
-            _running.call = None
+            _running.name = ""
+            if _running.conflicts:
+                _running.conflicts = 0
 
     return call

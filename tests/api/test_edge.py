@@ -198,14 +198,24 @@ def test_the_way_of_agents_has_the_same_limits(
         assert client.post(path, content=body + b"}", headers=JSON).status_code in (401, 422), path
 
 
-def test_the_way_of_agents_has_the_same_headers(world: World, client: TestClient) -> None:
+def test_the_way_of_agents_has_the_same_headers_but_those_of_pages(
+    world: World, client: TestClient
+) -> None:
     token = world.registered()
     found = client.post("/v1/agent/beat", json={}, headers={"Authorization": f"Bearer {token}"})
+    assert found.status_code == 200
+    # Without the session there is no such answer, and no browser's page can send one.
+    assert dict(found.headers) == {
+        "content-type": "application/json",
+        "content-length": str(len(found.content)),
+        "x-content-type-options": "nosniff",
+        "cache-control": "no-store",
+    }
     head = client.head("/v1/agent/beat")
-    assert (found.status_code, head.status_code, head.content) == (200, 405, b"")
-    assert head.headers["Allow"] == "POST"
-    assert found.headers["Content-Type"] == "application/json"
-    for answer in (found, head):
+    assert (head.status_code, head.content, head.headers["Allow"]) == (405, b"", "POST")
+    refused = client.post("/v1/agent/beat", json={})
+    assert refused.status_code == 401
+    for answer in (head, refused):
         for name, value in client.get("/v1/health").headers.items():
             if name not in ("content-length", "content-type"):
                 assert answer.headers[name] == value, name

@@ -143,10 +143,17 @@ class Database:
         return joined
 
     def _write_joined(self, tx: sqlite3.Connection, work: Work[R], lasting: bool) -> R:
-        before = tx.total_changes
-        done = _part(tx, work) if self._joint.in_parts else _whole(tx, work)
+        joint, before = self._joint, tx.total_changes
+        try:
+            done = _part(tx, work) if joint.in_parts else work(tx)
+        except Exception as error:
+            half_done = isinstance(error, sqlite3.Error) or tx.total_changes != before
+            if half_done and not joint.in_parts:
+                raise _HalfDone from error
+            raise
         # What has changed nothing need not be brought anywhere.
-        self._joint.lasting |= lasting and tx.total_changes != before
+        if lasting and tx.total_changes != before:
+            joint.lasting = True
         return done
 
     def _bring_to_disk(self) -> None:
@@ -189,16 +196,6 @@ def _part(tx: sqlite3.Connection, work: Work[R]) -> R:
         raise
     tx.execute("release part")
     return done
-
-
-def _whole(tx: sqlite3.Connection, work: Work[R]) -> R:
-    changes = tx.total_changes
-    try:
-        return work(tx)
-    except Exception as error:
-        if isinstance(error, sqlite3.Error) or tx.total_changes != changes:
-            raise _HalfDone from error
-        raise
 
 
 class Table:

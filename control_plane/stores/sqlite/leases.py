@@ -34,12 +34,15 @@ ADD_ATTEMPT = """
         ended_at, outcome, exit_code, reason, artifacts)
     select machine_id, id, attempt, epoch, queue, owner, need, leased_at, started_at,
         max(queued_at, coalesce(not_before, '')), max(?2, leased_at), ?3, ?4, ?5, ?6
-    from jobs where id = ?1
-    returning machine_id, exists (select 1 from dependencies where dependency = job_id)"""
-"""Returns whose it was, and whether other jobs wait for this one."""
+    from jobs where id = ?1"""
 IDLE = f"""
     update machines set idle_since = ? where id = ? and not exists (
         select 1 from jobs indexed by jobs_held where machine_id = ? and {rows.HELD})"""
+WHOSE = """
+    select machine_id, exists (select 1 from dependencies where dependency = jobs.id)
+    from jobs where id = ?"""
+"""The machine of a job, and whether other jobs wait for it. Asked apart from what writes: for a
+`returning` SQLite makes a table each time, which takes several times as long."""
 LEASES = f"""
     select id, epoch, machine_id, queue, need, leased_at, cancel_requested
     from jobs indexed by jobs_held
@@ -122,8 +125,9 @@ class Leases(Table):
             job = records.get(tx, job_id)
             transitions.finished(job, epoch, ending, state, now, machine_id)
             return
-        held_by, is_waited_for = _add_attempt(tx, job_id, ending, reason, at)
-        tx.execute(IDLE, (at, held_by, held_by))
+        _add_attempt(tx, job_id, ending, reason, at)
+        machine, is_waited_for = tx.execute(WHOSE, (job_id,)).fetchone()
+        tx.execute(IDLE, (at, machine, machine))
         if is_waited_for:
             dependents.let_go(tx, (job_id,), now)
 
@@ -202,13 +206,11 @@ def _end(
 
 def _add_attempt(
     tx: sqlite3.Connection, job_id: str, ending: Ending, reason: rows.Value, at: str
-) -> tuple[str, int]:
-    """Write the attempt that a job had until now; its row still tells of it. Returns whose it was,
-    and whether other jobs wait for this one."""
+) -> None:
+    """Write the attempt that a job had until now; its row still tells of it."""
     artifacts = rows.dumps(ending.artifacts) if ending.artifacts else "[]"
     how = (ending.outcome, ending.exit_code, reason, artifacts)
-    added: tuple[str, int] = tx.execute(ADD_ATTEMPT, (job_id, at, *how)).fetchone()
-    return added
+    tx.execute(ADD_ATTEMPT, (job_id, at, *how))
 
 
 _START = ("", "")

@@ -142,10 +142,8 @@ def let_due_go(tx: sqlite3.Connection, queue: str, now: str, *, limit: int) -> i
 
 def fresh_position(tx: sqlite3.Connection) -> float:
     """A position behind every other; never the same twice."""
-    row = tx.execute(
-        "update counters set value = value + 1 where name = 'position' returning value"
-    ).fetchone()
-    return float(row[0])
+    tx.execute("update counters set value = value + 1 where name = 'position'")
+    return float(tx.execute("select value from counters where name = 'position'").fetchone()[0])
 
 
 class SqliteLine:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 from datetime import datetime
-from functools import lru_cache
+from random import getrandbits
 
 from control_plane.core.model import Lease, Machine
 from control_plane.errors import NotFound
@@ -22,10 +22,12 @@ from control_plane.stores.sqlite.database import Database, Table, marks, reads, 
 from control_plane.stores.sqlite.fleet import Fleet
 
 RECORD = "(select data from machine_records where machine_records.id = machines.id)"
-COLUMNS = f"""{RECORD}, last_beat_at, case when exists (
+BETWEEN_BEATS = f"""last_beat_at, case when exists (
     select 1 from jobs indexed by jobs_held where {rows.HELD} and machine_id = machines.id
     ) then null else idle_since end"""
-GET = f"select {COLUMNS} from machines where id = ?"
+COLUMNS = f"{RECORD}, {BETWEEN_BEATS}"
+GET = f"select stamp, {BETWEEN_BEATS} from machines where id = ?"
+GET_RECORD = "select data from machine_records where id = ?"
 LIST = f"""select {COLUMNS} from machines indexed by machines_by_time
     where ? = '' or autoscaler = ? order by planned_at, id limit ?"""
 LIST_OPEN = f"""select {COLUMNS} from machines indexed by machines_open
@@ -34,12 +36,19 @@ LIST_OPEN = f"""select {COLUMNS} from machines indexed by machines_open
 BEAT = "update machines set last_beat_at = max(coalesce(last_beat_at, ''), ?) where id = ?"
 
 
+REMEMBERED = 16_384
+"""Machines of which the record is kept in memory, at most."""
+
+
 class Machines(Table):
     """`ports.MachineStore`."""
 
     def __init__(self, database: Database) -> None:
         super().__init__(database)
         self._fleet = Fleet()
+        self._records: dict[str, tuple[int, Machine]] = {}
+        """By id: the stamp and the record that were read last. Its agent's requests, each of which
+        looks at it, are more than its changes."""
 
     @writes
     def machine_put(
@@ -52,13 +61,16 @@ class Machines(Table):
     ) -> Machine:
         if fence is not None:
             check_fence(tx, fence)
-        merged = transitions.merged(_find(tx, machine.id), machine, expected_version)
+        merged = transitions.merged(self._find(tx, machine.id), machine, expected_version)
         put_machine(tx, merged)
         return merged
 
     @reads
     def machine_get(self, tx: sqlite3.Connection, machine_id: str) -> Machine:
-        return _get(tx, machine_id)
+        found = self._find(tx, machine_id)
+        if found is None:
+            raise NotFound(f"there is no machine {machine_id}")
+        return found
 
     @reads
     def machine_list(
@@ -84,13 +96,30 @@ class Machines(Table):
         if not tx.execute(BEAT, (rows.text(now), machine_id)).rowcount:
             raise NotFound(f"there is no machine {machine_id}")
 
+    def _find(self, tx: sqlite3.Connection, machine_id: str) -> Machine | None:
+        row = tx.execute(GET, (machine_id,)).fetchone()
+        if row is None:
+            return None
+        stamp, last_beat_at, idle_since = row
+        known, record = self._records.get(machine_id, _NOTHING)
+        if record is None or known != stamp:
+            record = self._remember(tx, machine_id, stamp)
+        return rows.between_beats(record, last_beat_at, idle_since)
+
+    def _remember(self, tx: sqlite3.Connection, machine_id: str, stamp: int) -> Machine:
+        record = rows.machine_record(*tx.execute(GET_RECORD, (machine_id,)).fetchone())
+        if len(self._records) == REMEMBERED:
+            self._records = {}
+        self._records[machine_id] = stamp, record
+        return record
+
 
 def put_machine(tx: sqlite3.Connection, machine: Machine) -> None:
     """Write a record over what is there."""
     record = (machine.id, rows.dumps(machine))
     tx.execute("insert or replace into machine_records values (?, ?)", record)
     tx.execute(
-        "insert or replace into machines values (?, ?, ?, ?, ?, ?, ?)",
+        "insert or replace into machines values (?, ?, ?, ?, ?, ?, ?, ?)",
         (
             machine.id,
             machine.autoscaler,
@@ -99,6 +128,7 @@ def put_machine(tx: sqlite3.Connection, machine: Machine) -> None:
             rows.text(machine.planned_at),
             rows.text_or_none(machine.last_beat_at),
             rows.text_or_none(machine.idle_since),
+            getrandbits(63),
         ),
     )
 
@@ -111,24 +141,10 @@ def _list(
     return tuple(machine(row) for row in tx.execute(query, (autoscaler, autoscaler, limit)))
 
 
-def _find(tx: sqlite3.Connection, machine_id: str) -> Machine | None:
-    row = tx.execute(GET, (machine_id,)).fetchone()
-    return None if row is None else machine(row)
-
-
-def _get(tx: sqlite3.Connection, machine_id: str) -> Machine:
-    found = _find(tx, machine_id)
-    if found is None:
-        raise NotFound(f"there is no machine {machine_id}")
-    return found
-
-
 def machine(row: tuple[str, str | None, str | None]) -> Machine:
     """The machine of a row that was selected as `COLUMNS`."""
-    return _between_beats(*row)
-
-
-# Its agent's requests, each of which looks at it, are more than its beats.
-@lru_cache(maxsize=16_384)
-def _between_beats(data: str, last_beat_at: str | None, idle_since: str | None) -> Machine:
+    data, last_beat_at, idle_since = row
     return rows.between_beats(rows.machine_record(data), last_beat_at, idle_since)
+
+
+_NOTHING = (0, None)

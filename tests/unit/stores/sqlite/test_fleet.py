@@ -11,7 +11,7 @@ from random import Random
 import pytest
 
 from control_plane.core.model import Machine, MachineState
-from control_plane.stores.sqlite import SqliteStore
+from control_plane.stores.sqlite import SqliteStore, machines, rows
 from control_plane.stores.sqlite import fleet as looks
 from tests.conformance.builders import BECAUSE, at, back, claim, end, enqueue, machine, queue
 
@@ -158,10 +158,40 @@ def test_what_was_written_and_given_up_is_never_seen(store: SqliteStore) -> None
     def given_up() -> None:
         store.machine_put(replace(made, pool="a"), expected_version=made.version, fence=None)
         store.fleet_read()
+        assert store.machine_get(made.id).pool == "a"
         raise ValueError("given up")
 
     with pytest.raises(ValueError, match="given up"):
         store.together(given_up)
     store.machine_put(replace(made, pool="b"), expected_version=made.version, fence=None)
     ((seen,), _) = store.fleet_read()
-    assert seen.pool == "b"
+    assert seen.pool == store.machine_get(made.id).pool == "b"
+
+
+def test_a_record_that_did_not_change_is_read_once(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = machine(store)
+    read: list[str] = []
+
+    def record(data: str) -> Machine:
+        read.append(data)
+        return rows.loads(Machine, data)
+
+    monkeypatch.setattr(rows, "machine_record", record)
+    for number in range(3):
+        store.machine_beat(made.id, now=at(number))
+        assert store.machine_get(made.id) == replace(made, last_beat_at=at(number))
+    assert len(read) == 1
+    changed = store.machine_put(replace(made, pool="b"), expected_version=made.version, fence=None)
+    assert store.machine_get(made.id) == changed
+    assert len(read) == 2
+
+
+def test_records_of_many_machines_are_forgotten_at_times(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machines, "REMEMBERED", 2)
+    made = [machine(store, f"m-{number}") for number in range(5)]
+    assert [store.machine_get(each.id) for each in made * 2] == made * 2
+    assert len(store._records) <= 2
