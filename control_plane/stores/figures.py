@@ -63,10 +63,11 @@ class Figures:
         write_units: float = 0.0,
     ) -> None:
         """Add to the operation that runs now what only its store can know of it."""
-        if conflicts and _running.name:
-            _running.conflicts += conflicts
+        running = _running.__dict__
+        if running:
+            running["conflicts"] += conflicts
         with self._lock:
-            sums = self._sums[_running.name or UNNAMED]
+            sums = self._sums[running.get("name", UNNAMED)]
             sums.conflicts += conflicts
             sums.throttles += throttles
             sums.retries += retries
@@ -90,15 +91,10 @@ R = TypeVar("R")
 C = TypeVar("C", bound=Counting)
 
 
-class _Running(threading.local):
-    """What this thread is in the middle of."""
-
-    name = ""
-    conflicts = 0
-    """Counted by the store itself meanwhile."""
-
-
-_running = _Running()
+_running = threading.local()
+"""What this thread is in the middle of, by `name`, and the `conflicts` that the store itself has
+counted meanwhile; empty = nothing. Taken by its dictionary, since each look at a thread's own costs
+as much as three at that."""
 
 
 def counted(store: type[C]) -> type[C]:
@@ -112,20 +108,19 @@ def counted(store: type[C]) -> type[C]:
 def _counting(name: str, method: Callable[Concatenate[C, P], R]) -> Callable[Concatenate[C, P], R]:
     @wraps(method)
     def call(self: C, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        if _running.name:
+        running = _running.__dict__
+        if running:
             return method(self, *args, **kwargs)
-        _running.name = name
+        running["name"], running["conflicts"] = name, 0
         began = perf_counter()
         try:
             return method(self, *args, **kwargs)
         except Conflict:
-            if not _running.conflicts:
+            if not running["conflicts"]:
                 self._figures.add(conflicts=1)
             raise
         finally:
             self._figures.call(name, perf_counter() - began)
-            _running.name = ""
-            if _running.conflicts:
-                _running.conflicts = 0
+            running.clear()
 
     return call

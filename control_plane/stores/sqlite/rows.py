@@ -45,9 +45,7 @@ HELD = "state in ('leased', 'running')"
 DELAYED = "state = 'queued' and lane is null"
 """In the words of the index `jobs_delayed`."""
 
-_SPEC_FIELDS = tuple(field.name for field in fields(JobSpec))
 _PLAIN_SPEC = JobSpec(command="")
-_UNSTATED = {name: getattr(_PLAIN_SPEC, name) for name in _SPEC_FIELDS}
 _STATES = {state.value: state for state in JobState}
 _NUMBERS = tuple(f"{number:03}" for number in range(1000))
 _moment = datetime.fromisoformat
@@ -136,14 +134,20 @@ _machine_values = attrgetter(*Machine.__slots__)
 @lru_cache(maxsize=256)
 def _spec(data: str, need: str) -> JobSpec:
     stated, _ = _parse(data)
-    values = {**_UNSTATED, **stated}
+    get, plain = stated.get, _PLAIN_SPEC
     made: Any = _SpecDraft()
-    for name in _SPEC_FIELDS:
-        setattr(made, name, values[name])
+    made.command = stated["command"]
     made.need = need_of(need)
-    made.source = made.source and from_json(Source, made.source)
-    made.requirements = tuple(made.requirements)
-    made.artifacts = tuple(made.artifacts)
+    made.env = get("env", plain.env)
+    source = get("source")
+    made.source = source and from_json(Source, source)
+    made.python = get("python", plain.python)
+    made.requirements = tuple(get("requirements", ()))
+    made.artifacts = tuple(get("artifacts", ()))
+    made.timeout_s = get("timeout_s", plain.timeout_s)
+    made.grace_s = get("grace_s", plain.grace_s)
+    made.max_attempts = get("max_attempts", plain.max_attempts)
+    made.max_machine_losses = get("max_machine_losses", plain.max_machine_losses)
     made.__class__ = JobSpec
     return cast("JobSpec", made)
 

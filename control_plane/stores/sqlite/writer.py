@@ -39,6 +39,10 @@ QUICK_S = 0.001
 long, while that thread waits for its turn in the interpreter."""
 
 
+LOOK_AGAIN_S = 0.002
+"""Between two tries to get the file from another process."""
+
+
 class _Turn(Generic[R]):
     """One caller's work on its way through a transaction."""
 
@@ -84,6 +88,8 @@ class Writer:
 
     def __init__(self, connection: sqlite3.Connection, sync: Callable[[], None] | None) -> None:
         self._tx = connection
+        # Who may wait for another process and who may not is told apart by `_begin`.
+        connection.execute("pragma busy_timeout=0")
         self._sync = sync
         self._broken: Exception | None = None
         self._busy = threading.Lock()
@@ -118,7 +124,11 @@ class Writer:
             return None
         self._crowd = 1
         try:
-            return self._transact_unless_busy(work)
+            return self._transact(work, patience_s=0)
+        except sqlite3.OperationalError as error:
+            if not _is_busy(error):
+                raise
+            return None
         finally:
             self._pass_on()
 
@@ -260,13 +270,14 @@ class Writer:
         while len(batch) < BATCH and (turn := self._next()) is not None:
             batch.append(turn)
 
-    def _transact(self, work: Work[R]) -> R:
+    def _transact(self, work: Work[R], *, patience_s: float = BUSY_S) -> R:
+        """Run `work` as one transaction; another process may have the file for so long."""
         if self._broken is not None:
             raise self._broken
         tx = self._tx
         changes = tx.total_changes
         try:
-            tx.execute("begin immediate")
+            self._begin(patience_s)
             result = work(tx)
             tx.execute("commit")
         except BaseException:
@@ -276,22 +287,16 @@ class Writer:
             self._commits += 1
         return result
 
-    def _transact_unless_busy(self, work: Work[R]) -> R | None:
-        if self._broken is not None:
-            raise self._broken
-        self._wait_for_others(0)
-        try:
-            return self._transact(work)
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
-                raise
-            return None
-        finally:
-            self._wait_for_others(BUSY_S)
-
-    def _wait_for_others(self, seconds: float) -> None:
-        """Let a transaction wait so long for those of other processes."""
-        self._tx.execute(f"pragma busy_timeout={seconds * 1000:.0f}")
+    def _begin(self, patience_s: float) -> None:
+        deadline = time.monotonic() + patience_s if patience_s else 0
+        while True:
+            try:
+                self._tx.execute("begin immediate")
+                return
+            except sqlite3.OperationalError as error:
+                if not _is_busy(error) or time.monotonic() >= deadline:
+                    raise
+            time.sleep(LOOK_AGAIN_S)
 
     def _undo(self) -> None:
         if self._tx.in_transaction:
@@ -318,3 +323,8 @@ class Writer:
                 raise
             self._sync_s = time.perf_counter() - began
             self._synced = reach
+
+
+def _is_busy(error: sqlite3.OperationalError) -> bool:
+    """Whether another process has the file."""
+    return error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
