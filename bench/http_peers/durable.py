@@ -29,13 +29,15 @@ from bench.http_peers.apps import run
 from bench.http_peers.ours import EMPTY, IDLE_MACHINE, QUEUE, plane_in
 from bench.peers.raw_sqlite import FINISH, IDLE
 
-CLAIM = """
+FIRST = """
+    select rowid, id, epoch + 1, attempt + 1, queue, name, need, spec
+    from jobs indexed by jobs_ready where queue = ? and lane is not null
+    order by lane, priority desc, position, id limit 1"""
+LEASE = """
     update jobs set state = 'leased', lane = null, version = version + 1, epoch = epoch + 1,
         attempt = attempt + 1, machine_id = ?, leased_at = ?, reason = null
-    where rowid = (
-        select rowid from jobs indexed by jobs_ready where queue = ? and lane is not null
-        order by lane, priority desc, position, id limit 1)
-    returning id, epoch, attempt, queue, name, need, spec"""
+    where rowid = ?"""
+"""Apart from the question, since `returning` takes longer than both."""
 BEAT = "update machines set last_beat_at = ? where id = ?"
 HELD = """
     select id, epoch, cancel_requested from jobs indexed by jobs_held
@@ -81,10 +83,11 @@ class Together:
 
     def _go(self) -> None:
         line, self._line = self._line, []
+        changes = self._file.total_changes
         self._file.execute("begin immediate")
         found = [work(self._file) for work, _, _ in line]
         self._file.execute("commit")
-        if any(lasting for _, _, lasting in line):
+        if any(lasting for _, _, lasting in line) and self._file.total_changes != changes:
             os.fdatasync(self._log)
         for (_, future, _), each in zip(line, found, strict=True):
             if not future.done():
@@ -98,10 +101,15 @@ def app(path: Path) -> ASGIApp:
         await request.json()
         machine_id = _machine_of(request)
         queue = EMPTY if machine_id == IDLE_MACHINE else QUEUE
-        row = await together.do(
-            lambda tx: tx.execute(CLAIM, (machine_id, _now(), queue)).fetchone()
-        )
-        return JSONResponse({"jobs": [_job(*row)] if row else [], "drain": False})
+
+        def leased(tx: sqlite3.Connection) -> list[dict[str, object]]:
+            row = tx.execute(FIRST, (queue,)).fetchone()
+            if row is None:
+                return []
+            tx.execute(LEASE, (machine_id, _now(), row[0]))
+            return [_job(*row[1:])]
+
+        return JSONResponse({"jobs": await together.do(leased), "drain": False})
 
     async def beat(request: Request) -> Response:
         running = (await request.json())["running"]

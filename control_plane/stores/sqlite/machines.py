@@ -10,7 +10,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 from datetime import datetime
-from random import getrandbits
+from secrets import randbits
 
 from control_plane.core.model import Lease, Machine
 from control_plane.errors import NotFound
@@ -108,7 +108,7 @@ class Machines(Table):
 
     def _remember(self, tx: sqlite3.Connection, machine_id: str, stamp: int) -> Machine:
         record = rows.machine_record(*tx.execute(GET_RECORD, (machine_id,)).fetchone())
-        if len(self._records) == REMEMBERED:
+        if len(self._records) >= REMEMBERED:
             self._records = {}
         self._records[machine_id] = stamp, record
         return record
@@ -128,7 +128,7 @@ def put_machine(tx: sqlite3.Connection, machine: Machine) -> None:
             rows.text(machine.planned_at),
             rows.text_or_none(machine.last_beat_at),
             rows.text_or_none(machine.idle_since),
-            getrandbits(63),
+            randbits(63),
         ),
     )
 
