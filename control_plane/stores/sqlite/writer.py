@@ -20,7 +20,7 @@ from collections.abc import Callable
 from typing import Generic, TypeVar, cast
 
 from control_plane.errors import Unavailable
-from control_plane.stores.sqlite.opening import BUSY_S
+from control_plane.stores.sqlite import opening
 
 R = TypeVar("R")
 Work = Callable[[sqlite3.Connection], R]
@@ -88,7 +88,7 @@ class Writer:
 
     def __init__(self, connection: sqlite3.Connection, sync: Callable[[], None] | None) -> None:
         self._tx = connection
-        # Who may wait for another process and who may not is told apart by `_begin`.
+        # Who waits for another process does so in `_begin`: not everybody may.
         connection.execute("pragma busy_timeout=0")
         self._sync = sync
         self._broken: Exception | None = None
@@ -124,7 +124,7 @@ class Writer:
             return None
         self._crowd = 1
         try:
-            return self._transact(work, patience_s=0)
+            return self._transact(work, waits=False)
         except sqlite3.OperationalError as error:
             if not _is_busy(error):
                 raise
@@ -270,14 +270,15 @@ class Writer:
         while len(batch) < BATCH and (turn := self._next()) is not None:
             batch.append(turn)
 
-    def _transact(self, work: Work[R], *, patience_s: float = BUSY_S) -> R:
-        """Run `work` as one transaction; another process may have the file for so long."""
+    def _transact(self, work: Work[R], *, waits: bool = True) -> R:
+        """Run `work` as one transaction; unless it `waits`, another process may not have the
+        file."""
         if self._broken is not None:
             raise self._broken
         tx = self._tx
         changes = tx.total_changes
         try:
-            self._begin(patience_s)
+            self._begin(opening.BUSY_S if waits else 0)
             result = work(tx)
             tx.execute("commit")
         except BaseException:
@@ -288,7 +289,7 @@ class Writer:
         return result
 
     def _begin(self, patience_s: float) -> None:
-        deadline = time.monotonic() + patience_s if patience_s else 0
+        deadline = time.monotonic() + patience_s
         while True:
             try:
                 self._tx.execute("begin immediate")
