@@ -48,7 +48,7 @@ def knowing(store: Store, *, remote: bool) -> Board:
 
 
 class Mortal(Client):
-    """A client whose memory is a file. One line is one write, so that a kill tears none."""
+    """A client whose memory is a file. One line is one write: a kill tears the last at most."""
 
     def __init__(self, board: Board, number: int, random: Random, log: Path) -> None:
         super().__init__(board, number, random)
@@ -66,7 +66,9 @@ class Mortal(Client):
 
 def remembered(log: Path, death: int) -> list[Call]:
     """The calls in a client's memory; `death` is when it was surely dead."""
-    entries = [pickle.loads(base64.b64decode(line)) for line in log.read_bytes().splitlines()]
+    # What is not written to its end was not called yet, or its answer was not told to anybody.
+    lines = log.read_bytes().split(b"\n")[:-1]
+    entries = [pickle.loads(base64.b64decode(line)) for line in lines]
     answers = entries[1::2]
     calls: list[Call] = []
     for index, (number, operation, invoked) in enumerate(entries[::2]):

@@ -350,3 +350,19 @@ def test_forged_memories_are_found_out(tmp_path: Path, processes: ForkServerCont
     with pytest.raises(AssertionError, match="an end is undone"):
         together._examine(store)
     store.close()
+
+
+def test_a_memory_is_read_to_where_it_was_torn(tmp_path: Path) -> None:
+    store = open_sqlite(tmp_path / "store.db")
+    log = tmp_path / "life"
+    client = Mortal(knowing(store, remote=False), 1, Random(0), log)
+    for _ in range(2):
+        client.call(reads.Everything())
+    store.close()
+    told = log.read_bytes()
+    *_, called, _ = told.splitlines(keepends=True)
+    log.write_bytes(told[:-1])
+    first, second = remembered(log, death=NEVER - 1)
+    assert (first.returned, second.returned) == (first.ended, NEVER)
+    log.write_bytes(told[: told.index(called) + len(called) - 1])
+    assert remembered(log, death=NEVER - 1) == [first]
