@@ -126,8 +126,8 @@ class Leases(Table):
             transitions.finished(job, epoch, ending, state, now, machine_id)
             return
         _add_attempt(tx, job_id, ending, reason, at)
-        machine, is_waited_for = tx.execute(WHOSE, (job_id,)).fetchone()
-        tx.execute(IDLE, (at, machine, machine))
+        held_by, is_waited_for = tx.execute(WHOSE, (job_id,)).fetchone()
+        tx.execute(IDLE, (at, held_by, held_by))
         if is_waited_for:
             dependents.let_go(tx, (job_id,), now)
 

@@ -19,7 +19,7 @@ from control_plane.stores import transitions
 from control_plane.stores.sqlite import rows
 from control_plane.stores.sqlite.control import check_fence
 from control_plane.stores.sqlite.database import Database, Table, marks, reads, writes
-from control_plane.stores.sqlite.fleet import Fleet
+from control_plane.stores.sqlite.fleet import MACHINE, Fleet
 
 RECORD = "(select data from machine_records where machine_records.id = machines.id)"
 BETWEEN_BEATS = f"""last_beat_at, case when exists (
@@ -27,7 +27,6 @@ BETWEEN_BEATS = f"""last_beat_at, case when exists (
     ) then null else idle_since end"""
 COLUMNS = f"{RECORD}, {BETWEEN_BEATS}"
 GET = f"select stamp, {BETWEEN_BEATS} from machines where id = ?"
-GET_RECORD = "select data from machine_records where id = ?"
 LIST = f"""select {COLUMNS} from machines indexed by machines_by_time
     where ? = '' or autoscaler = ? order by planned_at, id limit ?"""
 LIST_OPEN = f"""select {COLUMNS} from machines indexed by machines_open
@@ -101,17 +100,17 @@ class Machines(Table):
         if row is None:
             return None
         stamp, last_beat_at, idle_since = row
-        known, record = self._records.get(machine_id, _NOTHING)
-        if record is None or known != stamp:
-            record = self._remember(tx, machine_id, stamp)
-        return rows.between_beats(record, last_beat_at, idle_since)
+        known = self._records.get(machine_id)
+        if known is None or known[0] != stamp:
+            known = self._remember(tx, machine_id, stamp)
+        return rows.between_beats(known[1], last_beat_at, idle_since)
 
-    def _remember(self, tx: sqlite3.Connection, machine_id: str, stamp: int) -> Machine:
-        record = rows.machine_record(*tx.execute(GET_RECORD, (machine_id,)).fetchone())
+    def _remember(self, tx: sqlite3.Connection, machine_id: str, stamp: int) -> tuple[int, Machine]:
+        (data,) = tx.execute(MACHINE, (machine_id,)).fetchone()
         if len(self._records) >= REMEMBERED:
             self._records = {}
-        self._records[machine_id] = stamp, record
-        return record
+        self._records[machine_id] = known = (stamp, rows.machine_record(data))
+        return known
 
 
 def put_machine(tx: sqlite3.Connection, machine: Machine) -> None:
@@ -145,6 +144,3 @@ def machine(row: tuple[str, str | None, str | None]) -> Machine:
     """The machine of a row that was selected as `COLUMNS`."""
     data, last_beat_at, idle_since = row
     return rows.between_beats(rows.machine_record(data), last_beat_at, idle_since)
-
-
-_NOTHING = (0, None)
