@@ -1,7 +1,7 @@
 """The open machines and their leases, for a look of the loop.
 
 There are many looks, and from one to the next little changes. A machine's record is another one
-when its version is, and a lease never changes but by a wish to cancel: so of what an earlier look
+when its stamp is, and a lease never changes but by a wish to cancel: so of what an earlier look
 has read, only that much is read again.
 """
 
@@ -13,16 +13,16 @@ from dataclasses import dataclass, field
 
 from control_plane.core.model import Lease, Machine
 from control_plane.stores.sqlite import rows
+from control_plane.stores.sqlite.machine_records import MachineRecords
 
-MACHINES = """select id, version, last_beat_at, idle_since from machines indexed by machines_open
+MACHINES = """select id, stamp, last_beat_at, idle_since from machines indexed by machines_open
     where state not in ('terminated', 'launch_failed') order by planned_at, id"""
-MACHINE = "select data from machine_records where id = ?"
 LEASES = f"""select id, epoch, cancel_requested from jobs indexed by jobs_held
     where {rows.HELD} order by leased_at, id"""
 LEASE = "select machine_id, queue, need, leased_at from jobs where id = ?"
 
 _Row = tuple[str, int, str | None, str | None]
-"""A machine's id, version, last beat, and since when it has run nothing."""
+"""A machine's id, its record's stamp, last beat, and since when it has run nothing."""
 _Held = tuple[str, int, int]
 """A job's id, its epoch, and whether it is to be cancelled."""
 
@@ -41,7 +41,8 @@ class _Look:
 class Fleet:
     """Remembers the last look. Any number of threads may look."""
 
-    def __init__(self) -> None:
+    def __init__(self, records: MachineRecords) -> None:
+        self._records = records
         self._last = _Look()
 
     def read(self, tx: sqlite3.Connection) -> tuple[Sequence[Machine], Sequence[Lease]]:
@@ -52,10 +53,27 @@ class Fleet:
         there = frozenset(in_order)
         leases = _leases(tx, last, held)
         busy = frozenset([lease.machine_id for lease in leases.values()])
-        machines = _machines(tx, last, there, busy)
+        machines = self._machines(tx, last, there, busy)
         self._last = _Look(rows=there, machines=machines, leases=leases, busy=busy)
         oldest_first = [machines[machine_id] for machine_id, _, _, _ in in_order]
         return tuple(oldest_first), tuple([leases[each] for each in held])
+
+    def _machines(
+        self, tx: sqlite3.Connection, last: _Look, there: frozenset[_Row], busy: frozenset[str]
+    ) -> Mapping[str, Machine]:
+        turned = busy ^ last.busy
+        changed = there - last.rows
+        if turned:
+            changed |= {row for row in there if row[0] in turned}
+        new = {row[0]: self._machine(tx, row, row[0] in busy) for row in changed}
+        found = {**last.machines, **new} if new else last.machines
+        return found if len(found) == len(there) else {row[0]: found[row[0]] for row in there}
+
+    def _machine(self, tx: sqlite3.Connection, row: _Row, busy: bool) -> Machine:
+        machine_id, stamp, last_beat_at, idle_since = row
+        record = self._records.get(tx, machine_id, stamp)
+        # Its leases tell whether it is idle at all, as in `machines`.
+        return rows.between_beats(record, last_beat_at, None if busy else idle_since)
 
 
 def _leases(tx: sqlite3.Connection, last: _Look, held: Sequence[_Held]) -> Mapping[_Held, Lease]:
@@ -68,24 +86,3 @@ def _lease(tx: sqlite3.Connection, held: _Held) -> Lease:
     job_id, epoch, cancel_requested = held
     machine_id, queue, need, leased_at = tx.execute(LEASE, (job_id,)).fetchone()
     return rows.lease(job_id, epoch, machine_id, queue, need, leased_at, cancel_requested)
-
-
-def _machines(
-    tx: sqlite3.Connection, last: _Look, there: frozenset[_Row], busy: frozenset[str]
-) -> Mapping[str, Machine]:
-    turned = busy ^ last.busy
-    changed = there - last.rows
-    if turned:
-        changed |= {row for row in there if row[0] in turned}
-    new = {row[0]: _machine(tx, row, row[0] in busy, last.machines.get(row[0])) for row in changed}
-    found = {**last.machines, **new} if new else last.machines
-    return found if len(found) == len(there) else {row[0]: found[row[0]] for row in there}
-
-
-def _machine(tx: sqlite3.Connection, row: _Row, busy: bool, last: Machine | None) -> Machine:
-    machine_id, version, last_beat_at, idle_since = row
-    if last is None or last.version != version:
-        (data,) = tx.execute(MACHINE, (machine_id,)).fetchone()
-        last = rows.machine_record(data)
-    # Its leases tell whether it is idle at all, as in `machines`.
-    return rows.between_beats(last, last_beat_at, None if busy else idle_since)

@@ -19,14 +19,14 @@ from control_plane.stores import transitions
 from control_plane.stores.sqlite import rows
 from control_plane.stores.sqlite.control import check_fence
 from control_plane.stores.sqlite.database import Database, Table, marks, reads, writes
-from control_plane.stores.sqlite.fleet import MACHINE, Fleet
+from control_plane.stores.sqlite.fleet import Fleet
+from control_plane.stores.sqlite.machine_records import MachineRecords
 
-RECORD = "(select data from machine_records where machine_records.id = machines.id)"
 BETWEEN_BEATS = f"""last_beat_at, case when exists (
     select 1 from jobs indexed by jobs_held where {rows.HELD} and machine_id = machines.id
     ) then null else idle_since end"""
-COLUMNS = f"{RECORD}, {BETWEEN_BEATS}"
-GET = f"select stamp, {BETWEEN_BEATS} from machines where id = ?"
+COLUMNS = f"id, stamp, {BETWEEN_BEATS}"
+GET = f"select {COLUMNS} from machines where id = ?"
 LIST = f"""select {COLUMNS} from machines indexed by machines_by_time
     where ? = '' or autoscaler = ? order by planned_at, id limit ?"""
 LIST_OPEN = f"""select {COLUMNS} from machines indexed by machines_open
@@ -34,9 +34,8 @@ LIST_OPEN = f"""select {COLUMNS} from machines indexed by machines_open
     order by planned_at, id limit ?"""
 BEAT = "update machines set last_beat_at = max(coalesce(last_beat_at, ''), ?) where id = ?"
 
-
-REMEMBERED = 16_384
-"""Machines of which the record is kept in memory, at most."""
+_Row = tuple[str, int, str | None, str | None]
+"""`COLUMNS`."""
 
 
 class Machines(Table):
@@ -44,10 +43,8 @@ class Machines(Table):
 
     def __init__(self, database: Database) -> None:
         super().__init__(database)
-        self._fleet = Fleet()
-        self._records: dict[str, tuple[int, Machine]] = {}
-        """By id: the stamp and the record that were read last. Its agent's requests, each of which
-        looks at it, are more than its changes."""
+        self._records = MachineRecords()
+        self._fleet = Fleet(self._records)
 
     @writes
     def machine_put(
@@ -80,7 +77,10 @@ class Machines(Table):
         open_only: bool = True,
         limit: int = 10_000,
     ) -> Sequence[Machine]:
-        return _list(tx, autoscaler, open_only=open_only, limit=limit)
+        """Oldest first."""
+        query = LIST_OPEN if open_only else LIST
+        found: list[_Row] = tx.execute(query, (autoscaler, autoscaler, limit)).fetchall()
+        return tuple([self._machine(tx, row) for row in found])
 
     def fleet_read(
         self,
@@ -96,21 +96,13 @@ class Machines(Table):
             raise NotFound(f"there is no machine {machine_id}")
 
     def _find(self, tx: sqlite3.Connection, machine_id: str) -> Machine | None:
-        row = tx.execute(GET, (machine_id,)).fetchone()
-        if row is None:
-            return None
-        stamp, last_beat_at, idle_since = row
-        known = self._records.get(machine_id)
-        if known is None or known[0] != stamp:
-            known = self._remember(tx, machine_id, stamp)
-        return rows.between_beats(known[1], last_beat_at, idle_since)
+        row: _Row | None = tx.execute(GET, (machine_id,)).fetchone()
+        return None if row is None else self._machine(tx, row)
 
-    def _remember(self, tx: sqlite3.Connection, machine_id: str, stamp: int) -> tuple[int, Machine]:
-        (data,) = tx.execute(MACHINE, (machine_id,)).fetchone()
-        if len(self._records) >= REMEMBERED:
-            self._records = {}
-        self._records[machine_id] = known = (stamp, rows.machine_record(data))
-        return known
+    def _machine(self, tx: sqlite3.Connection, row: _Row) -> Machine:
+        machine_id, stamp, last_beat_at, idle_since = row
+        record = self._records.get(tx, machine_id, stamp)
+        return rows.between_beats(record, last_beat_at, idle_since)
 
 
 def put_machine(tx: sqlite3.Connection, machine: Machine) -> None:
@@ -118,29 +110,14 @@ def put_machine(tx: sqlite3.Connection, machine: Machine) -> None:
     record = (machine.id, rows.dumps(machine))
     tx.execute("insert or replace into machine_records values (?, ?)", record)
     tx.execute(
-        "insert or replace into machines values (?, ?, ?, ?, ?, ?, ?, ?)",
+        "insert or replace into machines values (?, ?, ?, ?, ?, ?, ?)",
         (
             machine.id,
             machine.autoscaler,
             machine.state.value,
-            machine.version,
+            randbits(63),
             rows.text(machine.planned_at),
             rows.text_or_none(machine.last_beat_at),
             rows.text_or_none(machine.idle_since),
-            randbits(63),
         ),
     )
-
-
-def _list(
-    tx: sqlite3.Connection, autoscaler: str, *, open_only: bool, limit: int
-) -> tuple[Machine, ...]:
-    """Oldest first."""
-    query = LIST_OPEN if open_only else LIST
-    return tuple(machine(row) for row in tx.execute(query, (autoscaler, autoscaler, limit)))
-
-
-def machine(row: tuple[str, str | None, str | None]) -> Machine:
-    """The machine of a row that was selected as `COLUMNS`."""
-    data, last_beat_at, idle_since = row
-    return rows.between_beats(rows.machine_record(data), last_beat_at, idle_since)

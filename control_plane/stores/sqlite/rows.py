@@ -178,12 +178,6 @@ def job(row: Iterable[Any]) -> Job:
     return cast("Job", made)
 
 
-@lru_cache(maxsize=16_384)
-def machine_record(data: str) -> Machine:
-    """The machine that `dumps` wrote."""
-    return loads(Machine, data)
-
-
 def between_beats(kept: Machine, last_beat_at: str | None, idle_since: str | None) -> Machine:
     """The same machine with these columns of its row: `replace` would take ten times as long."""
     made: Any = _MachineDraft()

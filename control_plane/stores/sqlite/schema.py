@@ -313,9 +313,9 @@ _V7 = (
 )
 
 _V8 = (
-    # Another number with each record that is written: one that was read is known by it again. A
-    # version does not tell that, since it comes again after a write that was undone.
-    "alter table machines add column stamp integer not null default 0",
+    # Another number with each record that is written: `machine_records` says why. The version
+    # stands in the record.
+    "alter table machines rename column version to stamp",
 )
 
 MIGRATIONS: tuple[tuple[str, ...], ...] = (_V1, _V2, _V3, _V4, _V5, _V6, _V7, _V8)

@@ -18,6 +18,7 @@ from control_plane.core.model import (
     Cooldown,
     Event,
     Job,
+    Machine,
     PriceInterval,
     QueueRecord,
 )
@@ -118,6 +119,11 @@ def _lease(columns: tuple[Any, ...]) -> HeldFence:
         fence=Fence(name=name, owner=owner, generation=generation),
         until=datetime.fromisoformat(expires_at),
     )
+
+
+def _machine(columns: tuple[Any, ...]) -> Machine:
+    data, last_beat_at, idle_since = columns
+    return rows.between_beats(rows.loads(Machine, data), last_beat_at, idle_since)
 
 
 def _plan(columns: tuple[Any, ...]) -> PlanRecord:
@@ -228,8 +234,9 @@ _KINDS: Mapping[TransferKind, _Kind] = {
     ),
     TransferKind.MACHINE: _Kind(
         first=("",),
-        query=f"select id, {machines.COLUMNS} from machines where id > ? order by id limit ?",
-        record=lambda columns: machines.machine(columns),
+        query=f"select id, data, {machines.BETWEEN_BEATS} "
+        "from machines join machine_records using (id) where id > ? order by id limit ?",
+        record=_machine,
         put=machines.put_machine,
     ),
     TransferKind.JOB: _Kind(
