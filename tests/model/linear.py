@@ -9,6 +9,7 @@ apart from each other.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from random import Random
@@ -24,8 +25,8 @@ NEVER = 1 << 63
 BUDGET = 500_000
 """Steps before a search gives up."""
 
-PATIENCE = 2_000
-"""Steps before it begins anew for the first time; then half as many again each time."""
+PATIENCE = 1_000
+"""Steps before it begins anew, times `_luby`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,16 +99,18 @@ class _Search:
 
         Guess when each call took effect, and try that order first. A wrong guess early in a long
         history can keep a search busy with what comes after it, so it begins anew with another
-        guess now and then; what was found dead stays dead."""
-        spent, patience = 0, PATIENCE
-        random = Random(0)
-        while spent < self.budget:
+        guess, mostly soon; what was found dead stays dead."""
+        spent, random = 0, Random(0)
+        for number in itertools.count(1):
+            if spent >= self.budget:
+                break
+            patience = PATIENCE * _luby(number)
             share = random.choice((0.0, 1.0, random.random()))
             guesses = [_guess(call, share, random) for call in self.calls]
             after = self._explained(guesses, patience)
             if after is not None:
                 return after
-            spent, patience = spent + patience, patience * 3 // 2
+            spent += patience
         raise Undecided(f"{spent} steps, and no end; at best {self._story()}")
 
     def _explained(self, guesses: Sequence[float], patience: int) -> World | None:
@@ -168,6 +171,16 @@ class _Search:
             call = self.calls[index]
             told += [f"  {call}", f"    should say {brief(step(world, call.operation)[1])}"]
         return "\n".join(told)
+
+
+def _luby(number: int) -> int:
+    """1, 1, 2, 1, 1, 2, 4, 1, …: how long to try for the n-th time, where nobody knows how long a
+    lucky try takes (Luby, Sinclair and Zuckerman, "Optimal speedup of Las Vegas algorithms", 1993).
+    """
+    whole = number.bit_length()
+    if number == (1 << whole) - 1:
+        return 1 << (whole - 1)
+    return _luby(number - (1 << (whole - 1)) + 1)
 
 
 def _guess(call: Call, share: float, random: Random) -> float:
