@@ -9,7 +9,6 @@ apart from each other.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from random import Random
@@ -100,11 +99,11 @@ class _Search:
         Guess when each call took effect, and try that order first. A wrong guess early in a long
         history can keep a search busy with what comes after it, so it begins anew with another
         guess, mostly soon; what was found dead stays dead."""
-        spent, random = 0, Random(0)
-        for number in itertools.count(1):
-            if spent >= self.budget:
-                break
-            patience = PATIENCE * _luby(number)
+        spent = tries = 0
+        random = Random(0)
+        while spent < self.budget:
+            tries += 1
+            patience = PATIENCE * _luby(tries)
             share = random.choice((0.0, 1.0, random.random()))
             guesses = [_guess(call, share, random) for call in self.calls]
             after = self._explained(guesses, patience)

@@ -71,9 +71,9 @@ class Fleet:
 
     def _machine(self, tx: sqlite3.Connection, row: _Row, busy: bool) -> Machine:
         machine_id, stamp, last_beat_at, idle_since = row
-        record = self._records.get(tx, machine_id, stamp)
         # Its leases tell whether it is idle at all, as in `machines`.
-        return rows.between_beats(record, last_beat_at, None if busy else idle_since)
+        idle_since = None if busy else idle_since
+        return self._records.machine(tx, machine_id, stamp, last_beat_at, idle_since)
 
 
 def _leases(tx: sqlite3.Connection, last: _Look, held: Sequence[_Held]) -> Mapping[_Held, Lease]:

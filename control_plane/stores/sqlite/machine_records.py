@@ -25,8 +25,18 @@ class MachineRecords:
     def __init__(self) -> None:
         self._known: dict[str, tuple[int, Machine]] = {}
 
-    def get(self, tx: sqlite3.Connection, machine_id: str, stamp: int) -> Machine:
-        """The record of a machine that is there, by the stamp that its row has now."""
+    def machine(
+        self,
+        tx: sqlite3.Connection,
+        machine_id: str,
+        stamp: int,
+        last_beat_at: str | None,
+        idle_since: str | None,
+    ) -> Machine:
+        """The machine whose row has these columns now."""
+        return rows.between_beats(self._record(tx, machine_id, stamp), last_beat_at, idle_since)
+
+    def _record(self, tx: sqlite3.Connection, machine_id: str, stamp: int) -> Machine:
         known = self._known.get(machine_id)
         if known is not None and known[0] == stamp:
             return known[1]

@@ -34,9 +34,6 @@ LIST_OPEN = f"""select {COLUMNS} from machines indexed by machines_open
     order by planned_at, id limit ?"""
 BEAT = "update machines set last_beat_at = max(coalesce(last_beat_at, ''), ?) where id = ?"
 
-_Row = tuple[str, int, str | None, str | None]
-"""`COLUMNS`."""
-
 
 class Machines(Table):
     """`ports.MachineStore`."""
@@ -79,8 +76,8 @@ class Machines(Table):
     ) -> Sequence[Machine]:
         """Oldest first."""
         query = LIST_OPEN if open_only else LIST
-        found: list[_Row] = tx.execute(query, (autoscaler, autoscaler, limit)).fetchall()
-        return tuple([self._machine(tx, row) for row in found])
+        found = tx.execute(query, (autoscaler, autoscaler, limit)).fetchall()
+        return tuple([self._records.machine(tx, *row) for row in found])
 
     def fleet_read(
         self,
@@ -96,13 +93,8 @@ class Machines(Table):
             raise NotFound(f"there is no machine {machine_id}")
 
     def _find(self, tx: sqlite3.Connection, machine_id: str) -> Machine | None:
-        row: _Row | None = tx.execute(GET, (machine_id,)).fetchone()
-        return None if row is None else self._machine(tx, row)
-
-    def _machine(self, tx: sqlite3.Connection, row: _Row) -> Machine:
-        machine_id, stamp, last_beat_at, idle_since = row
-        record = self._records.get(tx, machine_id, stamp)
-        return rows.between_beats(record, last_beat_at, idle_since)
+        row = tx.execute(GET, (machine_id,)).fetchone()
+        return None if row is None else self._records.machine(tx, *row)
 
 
 def put_machine(tx: sqlite3.Connection, machine: Machine) -> None:

@@ -110,7 +110,7 @@ def test_it_shows_all_there_is(store: SqliteStore, tmp_path: Path, seed: int) ->
         fresh = SqliteStore(tmp_path / "store.sqlite")
         seen = store.fleet_read()
         assert seen[0] == fresh.machine_list() == store.machine_list()
-        assert seen[1] == fresh.job_leases()
+        assert seen[1] == fresh.job_leases() == store.job_leases()
         assert seen == fresh.fleet_read()
         fresh.close()
     assert all(seen), "some were left at the end"
