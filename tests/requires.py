@@ -90,13 +90,6 @@ def _environment(folder: Path, what: str) -> Path:
     return folder / "bin" / "python"
 
 
-def no_containers(reason: str) -> str:
-    """As `missing`, for what only containers can show; required where they are known to run."""
-    if os.environ.get("ORCHCTL_REQUIRE_CONTAINERS") == "1":
-        pytest.fail(reason)
-    pytest.skip(reason)
-
-
 def missing(reason: str) -> str:
     """Skip the test for this reason, or fail it where everything is required."""
     if os.environ.get("ORCHCTL_REQUIRE_ALL") == "1":

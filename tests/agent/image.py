@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 
 from tests.agent.podman import PODMAN, has_image
-from tests.requires import no_containers
+from tests.requires import missing
 
 _TOOLS = ("podman", "runc", "debootstrap")
 _INSTALL = f"install them with: sudo apt-get install --yes {' '.join(_TOOLS)}"
@@ -51,9 +51,9 @@ NAME = f"localhost/orchctl-test-machine:{_RECIPE}"
 def image() -> str:
     """The image's name, or a skip."""
     if shutil.which("podman") is None or os.geteuid() != 0:
-        no_containers(f"machines in containers need root and {', '.join(_TOOLS)}; {_INSTALL}")
+        missing(f"machines in containers need root and {', '.join(_TOOLS)}; {_INSTALL}")
     if not has_image(NAME):
-        no_containers("no image of a machine here; make it with: make machine-image")
+        missing("no image of a machine here; make it with: make machine-image")
     return NAME
 
 
