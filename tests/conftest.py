@@ -1,5 +1,5 @@
-"""Rules for all tests: each has a name of its own, long ones run on request only, where everything
-is required a skip is a failure, and what fails is named at once."""
+"""Rules for all tests: each has a name of its own that can be read, long ones run on request only,
+where everything is required a skip is a failure, and what fails is named at once."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ pytest_plugins = ["tests.emulators.fixtures"]
 LONG = os.environ.get("ORCHCTL_LONG") == "1"
 REQUIRE_ALL = os.environ.get("ORCHCTL_REQUIRE_ALL") == "1"
 _WHY_CHARS = 1_000
+_NAME_CHARS = 100
 
 
 class _Named:
@@ -41,6 +42,11 @@ def pytest_configure(config: pytest.Config) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     if terminal := config.pluginmanager.get_plugin("terminalreporter"):
         config.pluginmanager.register(_Named(terminal))
+
+
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """A name is no place for a megabyte, nor for what is drawn anew in each worker."""
+    return argname if isinstance(val, str | bytes) and len(val) > _NAME_CHARS else None
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from schemathesis.pytest.plugin import SchemathesisFunction
 from starlette.testclient import TestClient
 
 from control_plane.stores.memory import MemoryStore
@@ -52,10 +51,3 @@ def applied(client: TestClient) -> TestClient:
     )
     assert answer.status_code == 201, answer.text
     return client
-
-
-def pytest_itemcollected(item: pytest.Item) -> None:
-    """Tests that schemathesis makes of one function are told apart by their names, of which pytest
-    takes only what stands before the bracket: it finds nothing there that was parametrized."""
-    if isinstance(item, SchemathesisFunction):
-        item._id = item.parent.id.child(item.name)

@@ -41,6 +41,25 @@ def test_before(broken): ...
 def test_itself(): raise ValueError("wrong")
 def test_after(leaking): ...
 """
+GROUPED = """
+import os
+import pytest
+
+@pytest.mark.xdist_group("together")
+@pytest.mark.parametrize("number", range(8))
+def test_it(number):
+    with open(os.path.dirname(__file__) + "/workers", "a") as seen:
+        seen.write(os.environ["PYTEST_XDIST_WORKER"] + " ")
+
+@pytest.mark.parametrize("number", range(8))
+def test_alone(number): ...
+"""
+LONG_VALUES = """
+import pytest
+
+@pytest.mark.parametrize("text", ["x" * 1_000_000, "y" * 1_000_000, "z"])
+def test_it(text): raise ValueError
+"""
 SKIPPING = """
 import pytest
 
@@ -52,7 +71,8 @@ def run(folder: Path, text: str, conftest: str = "", *, workers: int = 0) -> str
     """What pytest says of these tests under the rules of all."""
     (folder / "test_it.py").write_text(text)
     (folder / "conftest.py").write_text(conftest)
-    words = ["-p", "tests.conftest", "-p", "xdist", "-n", str(workers), "-q"]
+    plugins = ["-p", "tests.conftest", "-p", "xdist"]
+    words = [*plugins, "-n", str(workers), "--dist=loadgroup", "-q"]
     apart = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     return subprocess.run(
         [sys.executable, "-m", "pytest", *words, "--rootdir", str(folder), str(folder)],
@@ -76,6 +96,19 @@ def test_what_fails_is_named_at_once(tmp_path: Path, workers: int) -> None:
     assert "\nFAILED test_it.py::test_before (setup): ValueError: not ready\n" in at_once
     assert "\nFAILED test_it.py::test_itself (call): ValueError: wrong\n" in at_once
     assert "\nFAILED test_it.py::test_after (teardown): ValueError: left behind\n" in at_once
+
+
+def test_a_group_stays_together(tmp_path: Path) -> None:
+    """In one worker, where its tests share what takes long to make and get in nobody's way."""
+    run(tmp_path, GROUPED, workers=2)
+    seen = (tmp_path / "workers").read_text().split()
+    assert (len(seen), len(set(seen))) == (8, 1)
+
+
+def test_a_long_value_is_not_in_the_name(tmp_path: Path) -> None:
+    said = run(tmp_path, LONG_VALUES)
+    assert all(f"test_it[{name}]" in said for name in ("text0", "text1", "z"))
+    assert len(said) < 10_000
 
 
 def test_a_skip_fails_where_everything_is_required(

@@ -6,7 +6,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -20,11 +19,10 @@ from control_plane.serverless.shared import SECRET
 from control_plane.stores.dynamodb.layout import DAYS
 from tests import requires
 from tests.emulators.ministack import Ministack
-from tests.requires import ROOT
 from tests.serverless.front import Front
+from tests.serverless.osls import REGION, service
 
 STAGE = "test"
-REGION = "eu-central-1"
 TOKEN = "orchctl_a-token-of-the-tests"
 FUNCTIONS = ("api", "reconcile", "interruption", "prices")
 DEPLOY_S = 240
@@ -171,41 +169,3 @@ def _keys(dynamodb: Any, table: str) -> set[tuple[str, str]]:
         TableName=table, ProjectionExpression="pk, sk", ConsistentRead=True
     )
     return {(item["pk"]["S"], item["sk"]["S"]) for page in pages for item in page["Items"]}
-
-
-def service(folder: Path, archive: Path) -> Path:
-    """What osls works on, in a folder of its own: it writes beside `serverless.yml`."""
-    place = folder / "service"
-    place.mkdir()
-    shutil.copy(ROOT / "serverless.yml", place)
-    shutil.copytree(ROOT / "infra", place / "infra")
-    (place / archive.name).symlink_to(archive)
-    return place
-
-
-def packaged(folder: Path, archive: Path, **environment: str) -> Mapping[str, Any]:
-    """The template that osls makes of `serverless.yml`, which deploys nothing."""
-    done = subprocess.run(
-        [
-            *(str(requires.osls()), "package", "--stage", "prod"),
-            *("--region", REGION, "--package", str(folder / "out")),
-        ],
-        cwd=service(folder, archive),
-        env={
-            "PATH": os.environ["PATH"],
-            "HOME": str(folder),
-            "CI": "1",
-            "AWS_ACCESS_KEY_ID": "any",
-            "AWS_SECRET_ACCESS_KEY": "any",
-            "ORCHCTL_ADMIN_TOKEN_SHA256": "0" * 64,
-            "ORCHCTL_ARTIFACT": archive.name,
-            "SLS_TELEMETRY_DISABLED": "1",
-            **environment,
-        },
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    made = folder / "out" / "cloudformation-template-update-stack.json"
-    return dict(json.loads(made.read_text()))

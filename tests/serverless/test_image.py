@@ -3,6 +3,7 @@ answered through the Runtime API."""
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -17,8 +18,9 @@ from tests.agent import image as agents_image
 from tests.agent.podman import PODMAN, podman
 from tests.requires import ROOT
 from tests.serverless.attacker import answer_of, request_event
-from tests.serverless.deployed import FUNCTIONS, REGION, TOKEN, Deployed, packaged
+from tests.serverless.deployed import FUNCTIONS, TOKEN, Deployed
 from tests.serverless.image import Container, Image
+from tests.serverless.osls import REGION, packaged
 from tests.serverless.runtime import FunctionFailed, Runtime
 
 pytestmark = pytest.mark.xdist_group("serverless")
@@ -100,7 +102,8 @@ def test_osls_deploys_it_where_that_is_wanted(tmp_path: Path) -> None:
     """Each function runs the image by a command of its own, and nothing is said of a zip."""
     uri = f"orchctl@sha256:{'0' * 64}"
     where = f"123456789012.dkr.ecr.{REGION}.amazonaws.com/{uri}"
-    template = packaged(tmp_path, tmp_path / "none.zip", ORCHCTL_CODE="image", ORCHCTL_IMAGE=where)
+    file = packaged(tmp_path, tmp_path / "none.zip", ORCHCTL_CODE="image", ORCHCTL_IMAGE=where)
+    template = json.loads(file.read_text())
     made = [
         each["Properties"]
         for each in template["Resources"].values()

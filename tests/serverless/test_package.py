@@ -3,6 +3,7 @@ within what Lambda takes, for both kinds of processors."""
 
 from __future__ import annotations
 
+import json
 import marshal
 import re
 import subprocess
@@ -17,7 +18,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from tests.requires import ROOT
-from tests.serverless.deployed import packaged
+from tests.serverless.osls import packaged
 from tests.serverless.package import build
 
 pytestmark = pytest.mark.xdist_group("serverless")
@@ -121,7 +122,7 @@ def test_alarms_can_be_left_out_and_nothing_else_goes(archive: Path, tmp_path: P
     for alarms in ("all", "none"):
         folder = tmp_path / alarms
         folder.mkdir()
-        template = packaged(folder, archive, ORCHCTL_ALARMS=alarms)
+        template = json.loads(packaged(folder, archive, ORCHCTL_ALARMS=alarms).read_text())
         kinds[alarms] = sorted(each["Type"] for each in template["Resources"].values())
     left_out = [kind for kind in kinds["all"] if kind.startswith(("AWS::CloudWatch", "AWS::SNS"))]
     assert len(left_out) == 10
