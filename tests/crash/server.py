@@ -1,6 +1,6 @@
 """The embedded control plane as a process that kills itself at one boundary of its loop.
 
-    python -m tests.crash.server STATE_DIR PORT [BOUNDARY NTH]
+    python -m tests.crash.server STATE_DIR PORT CONTACT_TIMEOUT_S [BOUNDARY NTH]
 
 At the NTH time the loop passes BOUNDARY the process gets SIGKILL from itself: nothing is flushed,
 closed or told, as when the machine under it dies.
@@ -20,13 +20,13 @@ from control_plane.local import serving
 from control_plane.loop import Pace
 
 TIMING = Timing(lease_s=6, terminate_repeat_s=1)
-AGENTS = AgentSettings(wait_s=2.0, poll_s=0.5, contact_timeout_s=30.0)
 PACE = Pace(at_least_s=1.0, unsettled_s=0.2, settle_s=0.02)
 
 
 def main() -> None:
-    state_dir, port = Path(sys.argv[1]), int(sys.argv[2])
-    boundary, nth = (sys.argv[3], int(sys.argv[4])) if len(sys.argv) > 3 else ("", 0)
+    state_dir, port, contact_timeout_s = Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
+    boundary, nth = (sys.argv[4], int(sys.argv[5])) if len(sys.argv) > 4 else ("", 0)
+    agents = AgentSettings(wait_s=2.0, poll_s=0.5, contact_timeout_s=contact_timeout_s)
     passed = 0
 
     def checkpoint(name: str) -> None:
@@ -39,7 +39,7 @@ def main() -> None:
     ended = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: ended.set())
     with serving(
-        state_dir, port=port, timing=TIMING, agents=AGENTS, pace=PACE, checkpoint=checkpoint
+        state_dir, port=port, timing=TIMING, agents=agents, pace=PACE, checkpoint=checkpoint
     ):
         ended.wait()
 

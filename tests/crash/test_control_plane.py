@@ -11,6 +11,7 @@ import signal
 
 import pytest
 
+from control_plane.core.model import JobState
 from orchctl import Client
 from tests.crash.world import World
 
@@ -112,9 +113,9 @@ def test_machines_outlive_the_control_plane(world: World) -> None:
 
 def test_machines_end_when_the_control_plane_stays_away(world: World) -> None:
     """With the control plane dead for good, every machine ends by itself."""
-    world.start()
+    world.start(contact_timeout_s=5)
     client = world.prepare()
-    client.jobs.submit(command="sleep 300", queue="work")
-    world.until(lambda: len(world.look()) == 1)
+    job = client.jobs.submit(command="sleep 300", queue="work").id
+    world.until(lambda: client.jobs.get(job).state is JobState.RUNNING)
     world.kill()
     world.until(lambda: not world.look(), 60)

@@ -46,8 +46,9 @@ class World:
 
     # ---------------------------------------------------------------- the control plane
 
-    def start(self, *crash: str) -> None:
-        """Start it; with a boundary and a count it kills itself there."""
+    def start(self, *crash: str, contact_timeout_s: float = 30.0) -> None:
+        """Start it; with a boundary and a count it kills itself there. Machines end themselves when
+        they have not reached it for `contact_timeout_s`."""
         self.process = subprocess.Popen(
             [
                 sys.executable,
@@ -55,6 +56,7 @@ class World:
                 "tests.crash.server",
                 str(self.state_dir),
                 str(self.port),
+                str(contact_timeout_s),
                 *crash,
             ],
             stdout=self._log,

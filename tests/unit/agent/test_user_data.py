@@ -98,7 +98,7 @@ def test_it_holds_no_secret_and_asks_for_none(name: str) -> None:
 
 def test_the_timer_of_a_local_machine_is_armed_before_anything_else_is_done() -> None:
     made = text("local")
-    assert made.index("timer=$!") < made.index("fetch() {") < made.index("agent.pyz --server")
+    assert made.index("\n) &\n") < made.index("fetch() {") < made.index("agent.pyz --server")
 
 
 @pytest.mark.parametrize("name", list(BYTES_MAX))

@@ -40,12 +40,13 @@ kill_jobs() {
   kill_jobs
   kill -KILL -$$
 ) &
-timer=$!
 agent=
 
 finish() {
   kill_jobs
-  kill -KILL "$timer" 2>/dev/null
+  # Whatever else is of this group: the timer and what it waits for, or a fetch.
+  trap '' USR2
+  kill -USR2 -$$
   exit "$1"
 }
 trap '[ -z "$agent" ] && finish 143; kill -TERM "$agent" 2>/dev/null' TERM INT HUP
