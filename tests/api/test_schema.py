@@ -23,9 +23,7 @@ from starlette.testclient import TestClient
 from control_plane.api.people import bare_people
 from control_plane.stores.sqlite import SqliteStore
 from tests.api.world import DOCUMENT, World
-
-EXAMPLES = 12
-EXAMPLES_LONG = 200
+from tests.conftest import LONG
 
 _KNOWN = {"job_id": "j-0001", "machine_id": "m-1", "queues": "default", "autoscalers": "research"}
 """What exists, by the parameter's name, or by the noun in front of `{name}`."""
@@ -43,19 +41,19 @@ def _document() -> dict[str, Any]:
     return document
 
 
-def _schema(*, at_length: bool) -> BaseSchema:
-    """The description to test; at length also the borders of every single value."""
+def _schema() -> BaseSchema:
+    """The description to test; at length also the borders of every single value, which takes a
+    quarter of a minute to lay out."""
     settings = {
         "generation": {"deterministic": True},
-        "phases": {"coverage": {"enabled": at_length}},
+        "phases": {"coverage": {"enabled": LONG}},
     }
     return schemathesis.openapi.from_dict(
         _document(), config=SchemathesisConfig.from_dict(settings)
     )
 
 
-in_short = _schema(at_length=False)
-at_length = _schema(at_length=True)
+described = _schema()
 
 
 @pytest.fixture(scope="module")
@@ -77,32 +75,22 @@ def crowded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
     store.close()
 
 
-def check(case: Case[Any], client: TestClient) -> None:
+@described.parametrize()
+@settings(
+    max_examples=200 if LONG else 12,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=list(HealthCheck),
+)
+def test_answers_are_as_described(case: Case[Any], crowded: TestClient) -> None:
     """Send one generated request and hold the answer against the description."""
     request = case.as_transport_kwargs(base_url="http://testserver")
-    client.cookies.update(request.pop("cookies"))
+    crowded.cookies.update(request.pop("cookies"))
     headers = request.pop("headers").items()
     request["headers"] = {name: value.encode("latin-1") for name, value in headers}
     if isinstance(request.get("data"), str | bytes):
         request["content"] = request.pop("data")
-    response = client.request(**request)
-    client.cookies.clear()
+    response = crowded.request(**request)
+    crowded.cookies.clear()
     case.validate_response(response, excluded_checks=[positive_data_acceptance])
-
-
-_settings = settings(
-    deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
-)
-
-
-@in_short.parametrize()
-@settings(_settings, max_examples=EXAMPLES)
-def test_answers_are_as_described(case: Case[Any], crowded: TestClient) -> None:
-    check(case, crowded)
-
-
-@pytest.mark.long
-@at_length.parametrize()
-@settings(_settings, max_examples=EXAMPLES_LONG)
-def test_answers_are_as_described_at_length(case: Case[Any], crowded: TestClient) -> None:
-    check(case, crowded)
