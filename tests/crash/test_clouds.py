@@ -8,7 +8,6 @@ everywhere.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -16,10 +15,10 @@ from pathlib import Path
 import pytest
 
 from tests.clouds.world import CLOUDS
+from tests.conftest import LONG
 from tests.crash.cloud_server import Fate, fork, launch
 from tests.crash.cloud_world import World
 
-LONG = os.environ.get("ORCHCTL_LONG") == "1"
 LAUNCHING = (
     ("observed", 1),
     ("leased", 2),

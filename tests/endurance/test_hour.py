@@ -7,14 +7,13 @@ plays a whole hour of several.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
 
+from tests.conftest import LONG
 from tests.endurance.hour import Hour
 
-LONG = os.environ.get("ORCHCTL_LONG") == "1"
 SEEDS = range(1, 6) if LONG else (1,)
 MINUTES = 60 if LONG else 8
 

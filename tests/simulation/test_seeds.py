@@ -7,13 +7,11 @@ twice as long, so a seed that failed there needs it again.
 
 from __future__ import annotations
 
-import os
-
 import pytest
 
+from tests.conftest import LONG
 from tests.simulation.histories import History
 
-LONG = os.environ.get("ORCHCTL_LONG") == "1"
 SEEDS = range(1500 if LONG else 25)
 STEPS = 60 if LONG else 30
 
